@@ -1,0 +1,126 @@
+"""What a changefeed emits, and how it is read.
+
+A feed with ``include_types`` and ``include_states`` emits changes, initial values, two states
+and, when the server dropped changes, an error document without a type. Bytes are never parsed
+further than needed: values stay raw JSON, so that no document can break a cursor and what is
+published is what RethinkDB sent.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+NOTHING: Final = msgspec.Raw(b"")
+_NULL: Final = b"null"
+
+
+class Change(msgspec.Struct, gc=False):
+    """One element of a changefeed, with its values as raw JSON.
+
+    Absent values are empty: an initial value has no ``old_val`` at all, while a live create has
+    ``null``; `is_absent` treats both the same.
+    """
+
+    old_val: msgspec.Raw = NOTHING
+    new_val: msgspec.Raw = NOTHING
+    type: str = ""
+    state: str = ""
+    error: str = ""
+
+
+class _Response(msgspec.Struct, gc=False):
+    """A response of RethinkDB's wire protocol that carries a batch of a feed."""
+
+    t: int
+    r: list[Change]
+
+
+_decode_response = msgspec.json.Decoder(_Response).decode
+
+# ql2.proto, Response.ResponseType: a finished sequence and a sequence with more to come.
+_SUCCESS_SEQUENCE: Final = 2
+_SUCCESS_PARTIAL: Final = 3
+
+
+def decode_response(text: str) -> dict[str, object]:
+    """Decode one wire response whose elements are those of a changefeed.
+
+    Returns the mapping that the driver expects: ``t`` and ``r``, the latter a list of `Change`
+    for a batch. Any other response (an error) is decoded plainly.
+
+    Raises:
+        msgspec.DecodeError: the text is not a response. The caller must not let it escape into
+            the driver, whose cursor would lose the batch without a word.
+    """
+    try:
+        response = _decode_response(text)
+    except msgspec.ValidationError:
+        pass  # an error response: its elements are strings
+    else:
+        if response.t in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
+            return {"t": response.t, "r": response.r}
+    plain: dict[str, object] = msgspec.json.decode(text)
+    return plain
+
+
+def is_absent(value: msgspec.Raw) -> bool:
+    """Return whether a raw value is missing or ``null``."""
+    return len(value) == 0 or bytes(value) == _NULL
+
+
+_SKIPPED = re.compile(r"skipped (\d+)")
+
+
+def skipped_changes(error: str) -> int:
+    """Return how many changes an in-feed error document says were dropped; 0 when it does not."""
+    found = _SKIPPED.search(error)
+    return int(found.group(1)) if found else 0
+
+
+# A time is `{"$reql_type$":"TIME","epoch_time":N,"timezone":"Z"}`, keys always in that order.
+# Strings are matched first and kept, so that nothing inside of one is taken for a number.
+_KEY_TOKEN = re.compile(
+    r'(\{"\$reql_type\$":"TIME","epoch_time":)(-?[^,]+)(,"timezone":)"[^"]*"\}'
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|-0(?:\.0)?(?![0-9.eE])"
+)
+
+
+def _normal_token(match: re.Match[str]) -> str:
+    token = match.group(0)
+    if match.group(1):
+        epoch = "0" if match.group(2) in ("-0", "-0.0") else match.group(2)
+        return f'{match.group(1)}{epoch}{match.group(3)}"+00:00"}}'
+    return "0" if token.startswith("-0") else token
+
+
+def normal_key(text: str) -> str:
+    """Return the one text of a primary key.
+
+    A key's text is its JSON as RethinkDB writes it, which is unique but for two cases that the
+    server treats as the same key: two times of the same instant in different zones, and -0.0
+    and 0 (shared facts, section 5.1).
+    """
+    if "-0" in text or "TIME" in text:
+        return _KEY_TOKEN.sub(_normal_token, text)
+    return text
+
+
+def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
+    """Return a function that reads the normalised primary key out of a raw document.
+
+    Raises:
+        msgspec.ValidationError: (the returned function) the document has no such field.
+    """
+    document = msgspec.defstruct(
+        "Document", [("key", msgspec.Raw)], rename={"key": primary_key}, gc=False
+    )
+    decode = msgspec.json.Decoder(document).decode
+
+    def read(raw: msgspec.Raw) -> str:
+        text = str(decode(raw).key, "utf-8")  # type: ignore[attr-defined]
+        return normal_key(text) if "-0" in text or "TIME" in text else text
+
+    return read

@@ -1,0 +1,54 @@
+"""The states of a feed, and what moves it from one to another.
+
+Drawn in ARCHITECTURE.md from this table. Check before effect: an event that a state does not
+know is our own mistake and raises.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class FeedState(StrEnum):
+    """Where a table's feed stands."""
+
+    LOST = "lost"  # no changefeed is open
+    INITIALIZING = "initializing"  # the snapshot is read and compared
+    READY = "ready"  # every change is captured as it happens
+    PAUSED = "paused"  # the outbox is full; nothing is read
+
+
+class FeedEvent(StrEnum):
+    """What can happen to a feed."""
+
+    OPENED = "opened"
+    COMPARED = "compared"  # the snapshot was read to its end, deletes found
+    LOST = "lost"
+    PAUSED = "paused"
+    RESUMED_SNAPSHOT = "resumed snapshot"
+    RESUMED = "resumed"
+
+
+TRANSITIONS: Final[dict[tuple[FeedState, FeedEvent], FeedState]] = {
+    (FeedState.LOST, FeedEvent.OPENED): FeedState.INITIALIZING,
+    (FeedState.LOST, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.INITIALIZING, FeedEvent.COMPARED): FeedState.READY,
+    (FeedState.INITIALIZING, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.INITIALIZING, FeedEvent.PAUSED): FeedState.PAUSED,
+    (FeedState.READY, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.READY, FeedEvent.PAUSED): FeedState.PAUSED,
+    (FeedState.PAUSED, FeedEvent.RESUMED_SNAPSHOT): FeedState.INITIALIZING,
+    (FeedState.PAUSED, FeedEvent.RESUMED): FeedState.READY,
+    (FeedState.PAUSED, FeedEvent.LOST): FeedState.LOST,
+}
+
+
+def next_state(state: FeedState, event: FeedEvent) -> FeedState:
+    """Return the state after an event.
+
+    Raises:
+        ValueError: the event cannot happen in this state.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise ValueError(f"a feed that is {state} cannot be {event}") from None

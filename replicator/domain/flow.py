@@ -1,0 +1,69 @@
+"""The doors between the parts: what a reader hands to the store, and the store to the publisher.
+
+The source and the publisher never import the outbox, nor each other; they meet at these types.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from replicator.domain.feed_document import Change
+from replicator.domain.model import Cause, Entry
+
+
+class FeedOpened(NamedTuple):
+    """A changefeed is open; its snapshot begins."""
+
+    feed_id: int
+    table_id: str  # RethinkDB's own id: a table created again under the same name has another
+    primary_key: str
+    at: int  # microseconds since the epoch
+
+
+class FeedBatch(NamedTuple):
+    """Elements with a value, in feed order, as one read gave them."""
+
+    feed_id: int
+    changes: Sequence[Change]
+    size: int  # bytes, about
+    at: int
+
+
+class SnapshotRead(NamedTuple):
+    """The feed said ``ready``: all initial values came before this."""
+
+    feed_id: int
+    at: int
+
+
+class FeedClosed(NamedTuple):
+    """The changefeed ended, or could not be opened."""
+
+    feed_id: int
+    cause: Cause
+    error: str
+    skipped: int  # changes that the server said it dropped
+    at: int
+
+
+FeedItem = FeedOpened | FeedBatch | SnapshotRead | FeedClosed
+
+
+class FeedSink(Protocol):
+    """Where readers hand over what they read."""
+
+    def put(self, item: FeedItem) -> bool:
+        """Hand an item over, waiting for room; False when the store takes no more (shutdown)."""
+        ...
+
+
+class EntrySink(Protocol):
+    """Where the store hands committed entries over."""
+
+    @property
+    def room(self) -> int:
+        """How many entries may be offered now; any thread may ask."""
+        ...
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Hand over committed entries in the order of their numbers; never waits."""
+        ...

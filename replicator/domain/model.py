@@ -1,0 +1,96 @@
+"""The values that flow from a changefeed through the outbox to RabbitMQ.
+
+Owns the vocabulary of the data path; decides nothing. Instants are integers of microseconds
+since the epoch (UTC) on the hot path, since a million of them may wait in an outbox.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+
+class Op(StrEnum):
+    """What happened to a document; also the message's ``type`` and part of its routing key."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class Origin(StrEnum):
+    """How the replicator learned of a change."""
+
+    FEED = "feed"  # a live change
+    SNAPSHOT = "snapshot"  # the first publication of a table
+    RESYNC = "resync"  # found by comparison after a gap
+
+
+class Cause(StrEnum):
+    """Why a feed had to be opened again: a label of the metrics and a column of the gaps."""
+
+    START = "start"  # the replicator was not running
+    DISCONNECT = "disconnect"  # the connection that carried the feed was lost
+    OVERFLOW = "overflow"  # RethinkDB dropped changes, the reader did not keep up
+    ABORTED = "aborted"  # RethinkDB ended the feed
+    REQUESTED = "requested"  # an operator asked for a resync
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One row of the outbox: one message that RabbitMQ has not confirmed yet.
+
+    ``number`` only grows within an outbox and is never reused.
+    """
+
+    number: int
+    feed_id: int
+    key: str
+    op: Op
+    origin: Origin
+    body: bytes
+    captured_at: int  # microseconds since the epoch
+
+
+class Known(NamedTuple):
+    """A row of the document index: the state of a document last put into the outbox."""
+
+    row_id: int
+    digest: bytes
+    document: bytes | None = None  # kept only where ``keep_documents`` asks for it
+
+
+class TableName(NamedTuple):
+    """A table's full name."""
+
+    database: str
+    table: str
+
+    def __str__(self) -> str:
+        """Return ``database.table``, as in settings, metrics and records."""
+        return f"{self.database}.{self.table}"
+
+
+class Returned(NamedTuple):
+    """Why RabbitMQ handed a message back (``basic.return``): no queue takes its routing key."""
+
+    code: int
+    text: str
+
+
+class Failure(NamedTuple):
+    """An entry that was not delivered, and why, for the record in the outbox."""
+
+    number: int
+    reason: str  # nacked, unroutable, too_large, routing_key_too_long, refused
+    text: str
+    attempts: int = 1  # how many attempts this record stands for
+
+
+class Outcomes(NamedTuple):
+    """What the publisher tells the store, gathered over one turn of its loop."""
+
+    settled: Sequence[int] = ()  # confirmed, or unroutable and dropped by policy
+    settled_bytes: int = 0  # of their bodies
+    failed: Sequence[Failure] = ()  # tried again later; recorded so that operators see it
+    parked: Sequence[Failure] = ()  # set aside for the operator

@@ -1,0 +1,55 @@
+"""Routing keys: a template such as ``{table}.{op}``, made into the key of one message.
+
+Pure text. A template is checked once, when it is built, so that no change can meet a broken one.
+"""
+
+import string
+from dataclasses import dataclass, field
+
+from replicator.domain.model import Op
+
+FIELDS = ("db", "table", "op")
+
+MAX_BYTES = 255
+"""AMQP 0-9-1 carries a routing key as a short string: at most 255 bytes (its section 4.2.5.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingKey:
+    """A template that may use ``{db}``, ``{table}`` and ``{op}``; ``{{`` and ``}}`` are braces.
+
+    Raises:
+        ValueError: The template has an unknown field, a format or a brace without its pair.
+    """
+
+    template: str
+    _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Split the template into literal text and field names; refuse what cannot be filled."""
+        try:
+            parsed = tuple(string.Formatter().parse(self.template))
+        except ValueError as err:
+            raise ValueError(f"{err} (a brace itself is written {{{{ or }}}})") from err
+        for _, name, spec, conversion in parsed:
+            if name is None:
+                continue
+            if name not in FIELDS:
+                raise ValueError(f"{{{name}}} is unknown: it may use {{db}}, {{table}} and {{op}}")
+            if spec or conversion:
+                raise ValueError(f"{{{name}}} takes no format and no conversion")
+        # A frozen dataclass has no other way to keep what it derives from its fields.
+        object.__setattr__(self, "_parts", tuple((text, name) for text, name, _, _ in parsed))
+
+    def __str__(self) -> str:
+        """Give the template as the user wrote it."""
+        return self.template
+
+    def format(self, db: str, table: str, op: str) -> str:
+        """Fill the template in for one message."""
+        values = {"db": db, "table": table, "op": op}
+        return "".join(text if name is None else text + values[name] for text, name in self._parts)
+
+    def longest(self, db: str, table: str) -> int:
+        """Count the bytes of the longest key that a message of this table can have."""
+        return max(len(self.format(db, table, op).encode()) for op in Op)
