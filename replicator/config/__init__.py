@@ -1,0 +1,30 @@
+"""Settings: flags over environment over a TOML file over defaults, checked before anything starts.
+
+`load_settings` is the way in; the models are frozen and never show a password. What the settings
+are called is fixed by the project's contract; `describe_settings` is what the documentation is
+checked against.
+"""
+
+from replicator.config.describe import Setting, describe_settings
+from replicator.config.load import load_settings
+from replicator.config.model import HTTP, Log, Outbox, Settings, Table
+from replicator.config.servers import Queue, RabbitMQ, RethinkDB
+from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
+from replicator.config.values import HostPort
+
+__all__ = [
+    "HTTP",
+    "HostPort",
+    "Log",
+    "Outbox",
+    "Queue",
+    "RabbitMQ",
+    "RabbitMQUrl",
+    "RethinkDB",
+    "RethinkDBUrl",
+    "Setting",
+    "Settings",
+    "Table",
+    "describe_settings",
+    "load_settings",
+]

@@ -1,0 +1,188 @@
+"""The settings as frozen models: names, types, defaults and what contradicts what.
+
+The models are the one place that knows each setting: the loader, the documentation's test and the
+error messages are generated from them. Field descriptions are what users read.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from replicator.config.section import ContradictionError, Count, Section, ShortName, text
+from replicator.config.servers import RabbitMQ, RethinkDB
+from replicator.config.values import (
+    HostPort,
+    check_table_name,
+    parse_duration,
+    parse_listen,
+    parse_size,
+)
+from replicator.domain.model import TableName
+from replicator.domain.routing import MAX_BYTES, RoutingKey
+from replicator.log import Format, Level, redact_url
+
+FieldNames = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+def _routing_key(value: object) -> RoutingKey:
+    return value if isinstance(value, RoutingKey) else RoutingKey(text(value))
+
+
+def _outbox_url(value: object) -> str:
+    url = text(value)
+    dialect, separator, _ = url.partition("://")
+    if not separator or not dialect.replace("+", "").isalnum():
+        raise ValueError("must be an SQLAlchemy URL such as sqlite:///replicator.db")
+    return url
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Outbox(Section):
+    """Where what is not yet confirmed is kept."""
+
+    url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
+        default="sqlite:///replicator.db", repr=False, description="SQLAlchemy URL"
+    )
+    max_entries: Count = Field(
+        default=1_000_000, description="at so many entries the feeds pause until there is room"
+    )
+    max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
+        default=4 * 2**30,
+        description="at so much of entries the feeds pause until there is room; `4GiB`, `512MiB` "
+        "or bytes",
+    )
+
+    @property
+    def safe_url(self) -> str:
+        """The URL to print, its password hidden."""
+        return redact_url(self.url)
+
+
+class HTTP(Section):
+    """Probes, metrics and the status page."""
+
+    listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
+        default=HostPort("127.0.0.1", 9464),
+        description="`HOST:PORT` of `/`, `/status`, `/metrics`, `/livez`, `/readyz`; `off` "
+        "disables",
+    )
+
+
+class Log(Section):
+    """What is told on standard error."""
+
+    format: Annotated[Format, BeforeValidator(_lower)] = Field(
+        default="auto", description="`console`, `json`, or `auto`: console on a terminal else json"
+    )
+    level: Annotated[Level, BeforeValidator(_lower)] = Field(
+        default="info", description="`debug`, `info`, `warning` or `error`"
+    )
+
+
+class Table(Section):
+    """One replicated table."""
+
+    name: Annotated[str, AfterValidator(check_table_name)] = Field(
+        description="`database.table` (`database.*` is not available yet)"
+    )
+    initial: Literal["publish", "baseline"] = Field(
+        default="publish",
+        description="the very first snapshot: `publish` its documents as creates, or `baseline`: "
+        "only record them",
+    )
+    routing_key: Annotated[RoutingKey, BeforeValidator(_routing_key)] = Field(
+        default=RoutingKey("{table}.{op}"),
+        description="may use `{db}`, `{table}` and `{op}`; at most 255 bytes when filled in",
+    )
+    exchange: ShortName | None = Field(
+        default=None, description="not available yet: every table uses `rabbitmq.exchange`"
+    )
+    envelope: Literal["change", "cloudevents", "debezium"] = Field(
+        default="change",
+        description="`change` (`cloudevents` and `debezium` are not available yet)",
+    )
+    exclude_fields: FieldNames = Field(
+        default=(), description="fields that never leave the database"
+    )
+    include_fields: FieldNames = Field(
+        default=(), description="the only fields that leave the database; not with `exclude_fields`"
+    )
+    keep_documents: bool = Field(
+        default=False,
+        description="keep each document in the index, so that messages of a resync carry "
+        "`old_val` too",
+    )
+
+    @field_validator("exchange")
+    @classmethod
+    def _exchange_is_not_built(cls, exchange: str | None) -> str | None:
+        if exchange is not None:
+            raise ValueError(
+                "an exchange per table is not available yet in this version: set rabbitmq.exchange"
+            )
+        return exchange
+
+    @field_validator("envelope")
+    @classmethod
+    def _envelope_is_built(cls, envelope: str) -> str:
+        if envelope != "change":
+            raise ValueError("is not available yet in this version: only change is")
+        return envelope
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.exclude_fields and self.include_fields:
+            raise ContradictionError(
+                "include_fields", "contradicts exclude_fields: give only one of the two"
+            )
+        longest = self.routing_key.longest(self.database, self.table)
+        if longest > MAX_BYTES:
+            raise ContradictionError(
+                "routing_key",
+                f"makes keys of up to {longest} bytes for this table: AMQP allows {MAX_BYTES}",
+            )
+        return self
+
+    @property
+    def full_name(self) -> TableName:
+        """Database and table as a pair."""
+        return TableName(self.database, self.table)
+
+    @property
+    def database(self) -> str:
+        """The part before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def table(self) -> str:
+        """The part after the dot."""
+        return self.name.partition(".")[2]
+
+
+class Settings(Section):
+    """All settings of one replicator."""
+
+    rethinkdb: RethinkDB = RethinkDB()
+    rabbitmq: RabbitMQ = RabbitMQ()
+    outbox: Outbox = Outbox()
+    http: HTTP = HTTP()
+    log: Log = Log()
+    drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
+        default=timedelta(seconds=20),
+        description="how long SIGTERM waits for confirms; `20s`, `500ms`, `2m` or seconds",
+    )
+    tables: tuple[Table, ...] = Field(
+        default=(), description="the tables to replicate; at least one"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [table.name for table in self.tables]
+        for position, name in enumerate(names):
+            if name in names[:position]:
+                raise ContradictionError("tables", f"names {name} twice")
+        return self

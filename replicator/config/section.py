@@ -1,0 +1,61 @@
+"""What all settings' models share: how strict they are, and the types of more than one section."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from replicator.domain.routing import MAX_BYTES
+
+
+class ContradictionError(ValueError):
+    """Two settings do not go together; ``key`` is the one to name first, within its section."""
+
+    def __init__(self, key: str, message: str) -> None:
+        """Keep the key, which pydantic's errors of a whole model do not carry."""
+        super().__init__(message)
+        self.key = key
+
+
+def text(value: object) -> str:
+    """Refuse what is not a string."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _short(value: str) -> str:
+    if not 1 <= len(value.encode()) <= MAX_BYTES:
+        raise ValueError(f"must have 1 to {MAX_BYTES} bytes (AMQP's limit)")
+    return value
+
+
+def _not_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as err:
+        raise ValueError(f"cannot be read: {err.strerror}") from err
+    return path
+
+
+Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
+ShortName = Annotated[str, AfterValidator(_short)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+
+
+class Section(BaseModel):
+    """A table of settings: nothing unknown, never changed once checked."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        # A value may be a secret: the loader decides what of it is shown.
+        hide_input_in_errors=True,
+    )

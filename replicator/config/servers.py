@@ -1,0 +1,247 @@
+"""The settings of the two servers: where they are, who logs in, how TLS is verified."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+from replicator.config.section import (
+    ContradictionError,
+    Count,
+    ReadableFile,
+    Section,
+    ShortName,
+    text,
+)
+from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
+from replicator.config.values import HostPort
+
+EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
+
+
+def _rethinkdb_url(value: object) -> RethinkDBUrl:
+    return value if isinstance(value, RethinkDBUrl) else RethinkDBUrl.parse(text(value))
+
+
+def _rabbitmq_url(value: object) -> RabbitMQUrl:
+    return value if isinstance(value, RabbitMQUrl) else RabbitMQUrl.parse(text(value))
+
+
+def _exchange_type(value: str) -> str:
+    # x-…: types that plugins bring, such as x-consistent-hash.
+    if value not in EXCHANGE_TYPES and not value.startswith("x-"):
+        raise ValueError(f"must be {', '.join(EXCHANGE_TYPES)}, or a plugin's type (x-…)")
+    return value
+
+
+def _password_in(path: Path) -> str:
+    """Read a password file; one line end at its end is the editor's, not the password's."""
+    try:
+        password = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ContradictionError("password_file", "is not UTF-8 text") from None
+    password = password.removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise ContradictionError("password_file", "is empty")
+    return password
+
+
+def _password(section: "RethinkDB | RabbitMQ") -> str | None:
+    """Take the password from the file or from the URL, whichever the user gave."""
+    if section.password_file is None:
+        return section.url.password
+    # The default URL has a password too, which nobody wrote: the file replaces that one.
+    if section.url.password is not None and "url" in section.model_fields_set:
+        raise ContradictionError(
+            "password_file", "contradicts the password in url: give only one of the two"
+        )
+    return _password_in(section.password_file)
+
+
+class RethinkDB(Section):
+    """Where the changes come from."""
+
+    url: Annotated[RethinkDBUrl, BeforeValidator(_rethinkdb_url)] = Field(
+        default=RethinkDBUrl((HostPort("127.0.0.1", 28015),)),
+        description="user, password, host:port; several hosts by comma, tried in turn",
+    )
+    password_file: ReadableFile | None = Field(
+        default=None,
+        description="file that holds the password, instead of writing it into `url`",
+    )
+    tls_ca_file: ReadableFile | None = Field(
+        default=None, description="verify the server with this CA certificate (PEM): TLS on"
+    )
+    _password: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._password = _password(self)
+        return self
+
+    @property
+    def hosts(self) -> tuple[HostPort, ...]:
+        """The servers to try, in this order."""
+        return self.url.hosts
+
+    @property
+    def user(self) -> str:
+        """Who logs in."""
+        return self.url.user
+
+    @property
+    def password(self) -> str:
+        """From the file or the URL; empty as RethinkDB's own default is."""
+        return self._password or ""
+
+    @property
+    def safe_url(self) -> str:
+        """The URL to print, its password hidden."""
+        return str(self.url)
+
+
+class Queue(Section):
+    """A durable queue, declared and bound at start."""
+
+    name: ShortName = Field(description="the queue's name")
+    bindings: tuple[ShortName, ...] = Field(
+        default=("#",),
+        min_length=1,
+        description="binding keys to the exchange; `#` on a topic exchange is every message",
+    )
+    type: Literal["quorum", "classic", "stream"] = Field(
+        default="quorum", description="`quorum`, `classic` or `stream`"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name.startswith("amq."):
+            raise ValueError("must not begin with amq., which RabbitMQ keeps for itself")
+        return name
+
+
+class RabbitMQ(Section):
+    """Where the messages go."""
+
+    url: Annotated[RabbitMQUrl, BeforeValidator(_rabbitmq_url)] = Field(
+        default=RabbitMQUrl((HostPort("127.0.0.1", 5672),), "guest", "guest"),
+        description="`amqps://` for TLS; several hosts by comma, tried in turn",
+    )
+    password_file: ReadableFile | None = Field(
+        default=None,
+        description="file that holds the password, instead of writing it into `url`",
+    )
+    tls_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="verify the server with this CA certificate (PEM); without it `amqps://` "
+        "trusts the system's CAs",
+    )
+    tls_cert_file: ReadableFile | None = Field(
+        default=None,
+        description="client certificate (PEM); it also logs in (auth EXTERNAL) when `url` has "
+        "no user",
+    )
+    tls_key_file: ReadableFile | None = Field(
+        default=None, description="the client certificate's key, where it is not in the same file"
+    )
+    exchange: ShortName = Field(
+        default="rethinkdb",
+        description="declared if missing; a different existing one is a clear error",
+    )
+    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = Field(
+        default="topic", description="`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"
+    )
+    exchange_durable: bool = Field(
+        default=True,
+        description="whether the exchange survives RabbitMQ's restart; `false` suits the "
+        "tutorial's listeners",
+    )
+    persistent: bool = Field(default=True, description="delivery mode 2: RabbitMQ writes to disk")
+    headers: Literal["compact", "full"] = Field(
+        default="compact",
+        description="`compact`: only what is not a live change says so; `full`: `x-replicator-*` "
+        "on every message",
+    )
+    window: Count = Field(
+        default=5000, description="most messages published and not yet confirmed; at least 1"
+    )
+    on_unroutable: Literal["drop", "hold", "park"] = Field(
+        default="drop",
+        description="a message that no queue takes: `drop`: counted, logged at most once a "
+        "minute, settled; `hold`: kept and retried until a queue is bound; `park`: set aside",
+    )
+    queues: tuple[Queue, ...] = Field(
+        default=(),
+        description="queues declared and bound at start, durable; JSON in the environment",
+    )
+    _password: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._password = _password(self)
+        self._check_tls()
+        if self.password_file is not None and self.url.user is None:
+            raise ContradictionError("password_file", "needs a user in url")
+        names = [queue.name for queue in self.queues]
+        for position, queue in enumerate(self.queues):
+            if queue.name in names[:position]:
+                raise ContradictionError("queues", f"names the queue {queue.name!r} twice")
+            if self.exchange_type == "direct" and "bindings" not in queue.model_fields_set:
+                raise ContradictionError(
+                    "queues",
+                    f"the queue {queue.name!r} needs bindings: a direct exchange matches whole "
+                    "routing keys, no wildcards",
+                )
+        return self
+
+    def _check_tls(self) -> None:
+        for key in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            if getattr(self, key) is not None and not self.url.tls:
+                raise ContradictionError(key, "contradicts amqp:// in url: TLS is amqps://")
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ContradictionError("tls_key_file", "needs tls_cert_file beside it")
+
+    @property
+    def hosts(self) -> tuple[HostPort, ...]:
+        """The servers to try, in this order."""
+        return self.url.hosts
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the client certificate logs in (SASL EXTERNAL) instead of a password."""
+        return self.url.user is None and self.tls_cert_file is not None
+
+    @property
+    def user(self) -> str | None:
+        """Who logs in; none where the certificate does (`is_external`)."""
+        return None if self.is_external else self.url.user or "guest"
+
+    @property
+    def password(self) -> str | None:
+        """From the file or the URL; RabbitMQ's default where the URL names nobody."""
+        if self.is_external:
+            return None
+        return self._password or ("guest" if self.url.user is None else "")
+
+    @property
+    def virtual_host(self) -> str:
+        """The virtual host, decoded."""
+        return self.url.virtual_host
+
+    @property
+    def tls(self) -> bool:
+        """Whether the URL is ``amqps://``."""
+        return self.url.tls
+
+    @property
+    def safe_url(self) -> str:
+        """The URL to print, its password hidden."""
+        return str(self.url)

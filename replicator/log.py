@@ -1,0 +1,188 @@
+"""Logging: one line per event on standard error, for people on a terminal and as JSON elsewhere.
+
+What is logged through `get_logger` and what libraries log through the standard library leave by
+the same handler in the same form. This module keeps one invariant: no password is written,
+neither as a value of its own nor inside a URL.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Literal, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+
+Format = Literal["auto", "console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+HIDDEN = "***"
+
+_PASSWORD_KEY = re.compile(r"(^|_)(password|passwd|secret|token)$", re.IGNORECASE)
+_PASSWORD_PARAMETER = re.compile(r"((?:password|passwd|secret|token)=)[^&\s]*", re.IGNORECASE)
+_URL_WITH_PASSWORD = re.compile(r"(\w://[^\s:@]*):\S*@")
+_PORT_THAT_IS_NONE = re.compile(r":(?!\d+(?:[,/?#]|$))[^,/?#\[\]]*(?=[,/?#]|$)")
+
+
+def redact_url(url: str) -> str:
+    """Give ``url`` without its password, also when it is broken.
+
+    It may hide too much of a broken URL, never too little: whatever could have been meant as a
+    password goes.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    userinfo, at, hosts = rest.rpartition("@")
+    if at:
+        user, colon, _ = userinfo.partition(":")
+        rest = f"{user}{colon}{HIDDEN if colon else ''}@{hosts}"
+    else:
+        authority, slash, path = rest.partition("/")
+        rest = _PORT_THAT_IS_NONE.sub(f":{HIDDEN}", authority) + slash + path
+    return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", scheme + separator + rest)
+
+
+def redact_text(text: str) -> str:
+    """Give ``text`` with the passwords of all URLs in it hidden."""
+    if "://" not in text:
+        return text
+    text = _URL_WITH_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+    return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", text)
+
+
+def _redacted(key: str, value: object) -> object:
+    if _PASSWORD_KEY.search(key) and value is not None:
+        return HIDDEN
+    if isinstance(value, str):
+        return redact_url(value) if key == "url" or key.endswith("_url") else redact_text(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(key, item) for item in value]
+    if isinstance(value, BaseException):
+        return redact_text(_one_line(value))
+    return value
+
+
+def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Hide passwords (a structlog processor): values named so, and those inside URLs."""
+    return {key: _redacted(key, value) for key, value in event_dict.items()}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def flatten_exception(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Put an exception and its causes on one line (a structlog processor).
+
+    A trace is for whoever debugs the program: `configure_logging` leaves it whole at ``debug``.
+    """
+    error = _exception_of(event_dict.pop("exc_info", None))
+    links = []
+    while error is not None:
+        links.append(_one_line(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if links:
+        event_dict["error"] = " <- ".join(links)
+    return event_dict
+
+
+def _exception_of(exc_info: object) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return cast("ExcInfo", exc_info)[1]
+    return sys.exc_info()[1] if exc_info else None
+
+
+class _DriverNoise(logging.Filter):
+    """Drop what the RethinkDB driver says about a socket that it closes after its peer did.
+
+    ``SocketWrapper.close()`` shuts the dead socket down and logs the failure, which tells nothing
+    that the lost connection did not tell before.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything else pass."""
+        return "Transport endpoint is not connected" not in record.getMessage()
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """The one handler of this program, told apart from those that others put on the root."""
+
+
+def configure_logging(
+    format: Format = "auto",  # noqa: A002 - the setting's name
+    level: Level = "info",
+    stream: TextIO | None = None,
+) -> None:
+    """Send all logs to ``stream`` (default: standard error). Safe to repeat: the last call counts.
+
+    ``auto`` means ``console`` on a terminal and ``json`` elsewhere. Libraries are heard from
+    ``warning`` up, whatever the level: pika tells every step of a connection at ``info``.
+    """
+    out = stream if stream is not None else sys.stderr
+    if format == "auto":
+        format = "console" if out.isatty() else "json"  # noqa: A001
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Output(out)
+    handler.addFilter(_DriverNoise())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _name_component],
+            processors=_rendering(format, level, colors=out.isatty()),
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old, _Output):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("replicator").setLevel(threshold)
+
+
+def _rendering(format: Format, level: Level, *, colors: bool) -> list[Processor]:  # noqa: A002
+    exception: Processor = (
+        structlog.processors.format_exc_info if level == "debug" else flatten_exception
+    )
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=colors, exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    return [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        exception,
+        redact,
+        renderer,
+    ]
+
+
+def _name_component(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    record: logging.LogRecord = event_dict["_record"]
+    event_dict.setdefault("component", record.name)
+    return event_dict
+
+
+def get_logger(component: str) -> FilteringBoundLogger:
+    """Give the logger of a part of the program; ``component`` is a value on each of its lines."""
+    name = f"replicator.{component}"
+    return cast("FilteringBoundLogger", structlog.get_logger(name, component=component))

@@ -1,0 +1,67 @@
+"""Routing keys from templates."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.domain.routing import MAX_BYTES, RoutingKey
+
+NAMES = st.text("abcXYZ019_-", min_size=1, max_size=40)
+OPS = st.sampled_from(["create", "update", "delete"])
+
+
+def test_the_default_template_gives_the_tutorials_keys() -> None:
+    key = RoutingKey("{table}.{op}")
+
+    assert key.format("change_example", "mytable", "create") == "mytable.create"
+
+
+@given(db=NAMES, table=NAMES, op=OPS)
+def test_a_template_is_filled_in_as_python_formats_it(db: str, table: str, op: str) -> None:
+    template = "a.{{x}}.{db}.{table}-{table}.{op}.z"
+
+    filled = RoutingKey(template).format(db, table, op)
+
+    assert filled == template.format(db=db, table=table, op=op)
+
+
+@given(db=NAMES, table=NAMES, op=OPS)
+def test_no_key_of_a_table_is_longer_than_the_longest(db: str, table: str, op: str) -> None:
+    key = RoutingKey("{op}.é.{db}{table}")
+
+    assert len(key.format(db, table, op).encode()) <= key.longest(db, table)
+    assert key.longest(db, table) == len(key.format(db, table, "delete").encode())
+
+
+def test_the_longest_key_is_counted_in_bytes() -> None:
+    assert RoutingKey("é" * 128).longest("db", "t") == MAX_BYTES + 1
+
+
+@pytest.mark.parametrize("template", ["", "all", "{{}}", "{db}{table}{op}"])
+def test_templates_without_or_with_any_field_are_accepted(template: str) -> None:
+    assert str(RoutingKey(template)) == template
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{tabel}.{op}", "{tabel} is unknown"),
+        ("{}", "{} is unknown"),
+        ("{0}", "{0} is unknown"),
+        ("{table.name}", "{table.name} is unknown"),
+        ("{table!r}", "{table} takes no format"),
+        ("{table:>10}", "{table} takes no format"),
+        ("{table", "expected '}'"),
+        ("table}", "Single '}'"),
+    ],
+)
+def test_a_broken_template_is_refused_with_its_fault(template: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        RoutingKey(template)
+
+    assert complaint in str(refused.value)
+
+
+def test_equal_templates_make_equal_keys() -> None:
+    assert RoutingKey("{db}") == RoutingKey("{db}")
+    assert hash(RoutingKey("{db}")) == hash(RoutingKey("{db}"))
