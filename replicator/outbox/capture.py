@@ -1,0 +1,303 @@
+"""What one transaction does with the items of the readers: the way from a feed to the outbox.
+
+The state of a feed in memory is immutable: a step works on copies, and the store keeps them
+only when the transaction was committed. So a step that failed (disk full, locked) is done again
+from the same items, with the same result.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection
+
+from replicator.domain.feed_document import key_reader
+from replicator.domain.feed_state import FeedEvent, FeedState, next_state
+from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.model import Cause, Entry, Op, Origin, TableName
+from replicator.domain.reconcile import Draft, SnapshotRules, TableRules, deletes, reconcile
+from replicator.domain.seen_rows import SeenRows
+from replicator.outbox import feeds, index
+from replicator.outbox.feeds import Gap
+
+_SWEEP_ROWS: Final = 5000
+_REPAIRS: Final = {Op.CREATE: "created", Op.UPDATE: "updated", Op.DELETE: "deleted"}
+# Progress alone is not worth a commit of its own more often than this.
+_PROGRESS_EVERY: Final = 1_000_000  # microseconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A snapshot under way."""
+
+    rules: SnapshotRules
+    seen: SeenRows
+    is_read: bool = False  # the feed said ready; what was not seen is looked for
+    swept_to: str | None = None  # the last key that was looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Where a feed stands, as the store knows it."""
+
+    id: int
+    name: TableName
+    rules: TableRules
+    is_baseline: bool
+    projection: str
+    absorb_changed: bool
+    state: FeedState = FeedState.LOST
+    table_id: str | None = None
+    opened_at: int | None = None
+    alive_at: int | None = None
+    first_ready_at: int | None = None
+    ready_at: int | None = None
+    changed_at: int | None = None
+    state_since: int = 0
+    saved_at: int = 0
+    captured: int = 0
+    compared: int = 0
+    skipped: int = 0
+    gap: Gap | None = None
+    is_restarted: bool = True  # not opened yet by this process
+    snapshot: Snapshot | None = None
+    last_error: str | None = None
+    last_error_at: int | None = None
+
+
+class Capture:
+    """The capture side of one transaction.
+
+    Use `handle` and `sweep`, then `new_entries`, and take `feeds`, `tally` and `notes` only
+    after the commit.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        all_feeds: Mapping[int, Feed],
+        *,
+        last_number: int,
+        next_row_id: int,
+    ) -> None:
+        """Begin with what the store knew after the last commit."""
+        self._connection = connection
+        self.feeds: dict[int, Feed] = dict(all_feeds)
+        self.last_number = last_number
+        self.next_row_id = next_row_id
+        self.new_entries: list[Entry] = []
+        self.tally: Counter[tuple[str, ...]] = Counter()
+        self.notes: list[tuple[str, dict[str, object]]] = []
+
+    def handle(self, item: FeedItem) -> None:
+        """Do what one item asks for."""
+        feed = self.feeds[item.feed_id]
+        match item:
+            case FeedBatch():
+                self._capture(feed, item)
+            case FeedOpened():
+                self._open(feed, item)
+            case SnapshotRead():
+                self._end_reading(feed)
+            case FeedClosed():
+                self._close(feed, item)
+
+    def sweep(self, feed_id: int, now: int) -> bool:
+        """Look for deleted documents on one page of the index; whether there is more to do."""
+        feed = self.feeds[feed_id]
+        snapshot = feed.snapshot
+        if snapshot is None or not snapshot.is_read:
+            return False
+        rows = index.page(
+            self._connection,
+            feed.id,
+            after=snapshot.swept_to,
+            most=_SWEEP_ROWS,
+            with_documents=feed.rules.keep_documents,
+        )
+        drafts, gone = deletes(rows.items(), snapshot.seen, rules=feed.rules)
+        index.remove(self._connection, gone)
+        feed = self._add(feed, drafts, now)
+        if len(rows) == _SWEEP_ROWS:
+            swept = dataclasses.replace(snapshot, swept_to=list(rows)[-1])
+            self.feeds[feed.id] = dataclasses.replace(feed, snapshot=swept)
+            return True
+        self._complete(feed, now)
+        return False
+
+    def _open(self, feed: Feed, item: FeedOpened) -> None:
+        gap = feed.gap
+        if feed.opened_at is not None:
+            if gap is None:
+                # The process died without a word. Since the last sign of life, who knows.
+                gap = self._record_gap(feed, Cause.START, feed.alive_at or feed.opened_at)
+            cause = Cause.START if feed.is_restarted else gap.cause
+            self.tally["resyncs", str(feed.name), cause.value] += 1
+        if feed.table_id not in (None, item.table_id):
+            self.notes.append(("table was dropped and created again", {"table": str(feed.name)}))
+        is_first = feed.first_ready_at is None
+        snapshot_rules = SnapshotRules(
+            origin=Origin.SNAPSHOT if is_first else Origin.RESYNC,
+            absorb_unknown=is_first and feed.is_baseline,
+            absorb_changed=feed.absorb_changed,
+        )
+        opened = dataclasses.replace(
+            feed,
+            state=next_state(feed.state, FeedEvent.OPENED),
+            state_since=item.at,
+            rules=dataclasses.replace(feed.rules, primary_key=item.primary_key),
+            table_id=item.table_id,
+            opened_at=item.at,
+            compared=0,
+            gap=gap,
+            is_restarted=False,
+            snapshot=Snapshot(snapshot_rules, SeenRows()),
+            last_error=None,
+        )
+        feeds.save(
+            self._connection,
+            feed.id,
+            state=opened.state.value,
+            table_id=item.table_id,
+            primary_key=item.primary_key,
+            opened_at=item.at,
+            snapshot_documents=0,
+        )
+        self.feeds[feed.id] = opened
+
+    def _capture(self, feed: Feed, item: FeedBatch) -> None:
+        read_key = key_reader(feed.rules.primary_key)
+        keys = [
+            read_key(change.old_val if change.type == "remove" else change.new_val)
+            for change in item.changes
+        ]
+        known = index.lookup(
+            self._connection, feed.id, keys, with_documents=feed.rules.keep_documents
+        )
+        plan = reconcile(
+            item.changes,
+            keys,
+            known,
+            rules=feed.rules,
+            snapshot=feed.snapshot.rules if feed.snapshot else None,
+            next_row_id=self.next_row_id,
+        )
+        index.apply(self._connection, feed.id, plan)
+        self.next_row_id = plan.next_row_id
+        if feed.snapshot is not None:
+            # Marks are safe to keep when the transaction fails: the same batch is done again.
+            for row_id in plan.seen:
+                feed.snapshot.seen.add(row_id)
+            self.tally["compared", str(feed.name)] += plan.compared
+        is_live = any(draft.origin is Origin.FEED for draft in plan.drafts)
+        feed = dataclasses.replace(
+            feed,
+            alive_at=item.at,
+            changed_at=item.at if is_live else feed.changed_at,
+            compared=feed.compared + plan.compared,
+        )
+        self.feeds[feed.id] = self._add(feed, plan.drafts, item.at)
+
+    def _add(self, feed: Feed, drafts: Sequence[Draft], at: int) -> Feed:
+        """Give drafts their numbers; save the feed's progress when there is reason to."""
+        counts: Counter[tuple[Op, Origin]] = Counter()
+        for key, op, origin, body in drafts:
+            self.last_number += 1
+            self.new_entries.append(Entry(self.last_number, feed.id, key, op, origin, body, at))
+            counts[op, origin] += 1
+        repairs: dict[str, int] = {}
+        for (op, origin), count in counts.items():
+            self.tally["captured", str(feed.name), op.value, origin.value] += count
+            if origin is Origin.RESYNC:
+                self.tally["repairs", str(feed.name), op.value] += count
+                repairs[_REPAIRS[op]] = count
+        if repairs and feed.gap is not None:
+            feeds.add_to_gap(self._connection, feed.gap.id, **repairs)
+        feed = dataclasses.replace(feed, captured=feed.captured + len(drafts))
+        if drafts or at - feed.saved_at >= _PROGRESS_EVERY:
+            feed = dataclasses.replace(feed, saved_at=at)
+            feeds.save(
+                self._connection,
+                feed.id,
+                alive_at=feed.alive_at,
+                changed_at=feed.changed_at,
+                captured=feed.captured,
+                snapshot_documents=feed.compared,
+            )
+        return feed
+
+    def _end_reading(self, feed: Feed) -> None:
+        if feed.snapshot is None:
+            raise ValueError("a feed became ready without a snapshot")
+        read = dataclasses.replace(feed.snapshot, is_read=True)
+        self.feeds[feed.id] = dataclasses.replace(feed, snapshot=read)
+
+    def _complete(self, feed: Feed, now: int) -> None:
+        """Every document was compared: the feed is ready, its gap is closed."""
+        facts: dict[str, object] = {"table": str(feed.name), "documents": feed.compared}
+        if feed.gap is not None:
+            created, updated, deleted = feeds.close_gap(self._connection, feed.gap.id, now)
+            facts |= {"created": created, "updated": updated, "deleted": deleted}
+        ready = dataclasses.replace(
+            feed,
+            state=next_state(feed.state, FeedEvent.COMPARED),
+            state_since=now,
+            alive_at=now,
+            ready_at=now,
+            first_ready_at=feed.first_ready_at or now,
+            absorb_changed=False,
+            gap=None,
+            snapshot=None,
+        )
+        feeds.save(
+            self._connection,
+            feed.id,
+            state=ready.state.value,
+            projection=feed.projection,
+            absorb_changed=0,
+            alive_at=now,
+            ready_at=now,
+            first_ready_at=ready.first_ready_at,
+            captured=feed.captured,
+            snapshot_documents=feed.compared,
+        )
+        self.feeds[feed.id] = ready
+        self.notes.append(("feed is ready", facts))
+
+    def _close(self, feed: Feed, item: FeedClosed) -> None:
+        gap = feed.gap
+        was_open = feed.state is not FeedState.LOST
+        # Not at an orderly end: the next start records that gap, when it knows how long it was.
+        if item.cause is not Cause.START and was_open and gap is None:
+            gap = self._record_gap(feed, item.cause, item.at)
+        if item.skipped:
+            self.tally["skipped", str(feed.name)] += item.skipped
+            if gap is not None:
+                feeds.add_to_gap(self._connection, gap.id, skipped=item.skipped)
+        lost = dataclasses.replace(
+            feed,
+            state=next_state(feed.state, FeedEvent.LOST),
+            state_since=item.at if was_open else feed.state_since,
+            alive_at=item.at if was_open and gap is None else feed.alive_at,
+            skipped=feed.skipped + item.skipped,
+            gap=gap,
+            snapshot=None,
+            last_error=item.error or feed.last_error,
+            last_error_at=item.at if item.error else feed.last_error_at,
+        )
+        feeds.save(
+            self._connection,
+            feed.id,
+            state=lost.state.value,
+            alive_at=lost.alive_at,
+            captured=lost.captured,
+            skipped=lost.skipped,
+            last_error=lost.last_error,
+            last_error_at=lost.last_error_at,
+        )
+        self.feeds[feed.id] = lost
+
+    def _record_gap(self, feed: Feed, cause: Cause, opened_at: int) -> Gap:
+        self.tally["gaps", str(feed.name), cause.value] += 1
+        return feeds.record_gap(self._connection, feed.id, cause, opened_at)

@@ -1,0 +1,181 @@
+"""Opening an outbox's database, and all that is particular to a kind of database.
+
+SQLite is the default: WAL, so that the commands can read while the service writes, and
+``synchronous=FULL``, so that a commit survives a power cut. Errors of the database become this
+project's own here, so that callers know what passes by itself and what does not.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+
+from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
+
+_BUSY_TIMEOUT_MS: Final = 5000
+_CACHE_KIB: Final = 16 * 1024
+_WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+
+# SQLite's primary result codes (sqlite.org/rescode.html) of failures that can pass by themselves:
+# BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
+_PASSING: Final = frozenset({5, 6, 7, 9, 10, 13, 14, 15})
+_READONLY: Final = 8
+_PRIMARY_CODE_MASK: Final = 0xFF
+
+
+def parse_url(url: str) -> URL:
+    """Return the parsed SQLAlchemy URL of an outbox.
+
+    Raises:
+        OutboxUnusable: it is not one, or its database is not supported.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as err:
+        raise OutboxUnusable(
+            "the outbox url is not an SQLAlchemy URL", hint="for example sqlite:///replicator.db"
+        ) from err
+    if parsed.get_backend_name() != "sqlite":
+        raise OutboxUnusable(
+            f"the outbox cannot be on {parsed.get_backend_name()}: this version supports SQLite",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise OutboxUnusable(
+            "an outbox in memory would lose what was captured when the process ends",
+            hint="set outbox.url to sqlite:///PATH on a local or block volume",
+        )
+    return parsed
+
+
+def database_path(url: str) -> Path:
+    """Return the file of an SQLite outbox; raises `OutboxUnusable` as `parse_url` does."""
+    return Path(parse_url(url).database or "").absolute()
+
+
+def open_engine(url: str, *, create: bool = False) -> Engine:
+    """Return an engine on an outbox; every connection has the settings that it needs.
+
+    Args:
+        url: an SQLAlchemy URL.
+        create: make the file (mode 0600) when there is none.
+
+    Raises:
+        OutboxMissing: there is no such file and ``create`` is false.
+        OutboxUnusable: the place cannot be used.
+    """
+    path = database_path(url)
+    if not path.exists():
+        if not create:
+            raise OutboxMissing(
+                f"there is no outbox at {path}",
+                hint="`replicator run` creates it; --outbox names another",
+            )
+        _create_file(path)
+    try:
+        engine = create_engine(parse_url(url), poolclass=NullPool, connect_args={"timeout": 5.0})
+    except (ArgumentError, NoSuchModuleError) as err:
+        raise OutboxUnusable(f"the outbox url cannot be used: {err}") from err
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def open_reader(url: str) -> Engine:
+    """Return an engine for commands that only read; they never block the service's writes."""
+    engine = open_engine(url)
+    event.remove(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read: it will hold documents."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as err:
+        raise OutboxUnusable(
+            f"the outbox cannot be created at {path}: {err.strerror}",
+            hint="set outbox.url to a place that this user may write",
+        ) from err
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # SQLAlchemy begins transactions; the DBAPI must not do it a second time.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    # Before the first table exists: lets free pages be given back later, in small steps.
+    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    cursor.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediately(connection: Connection) -> None:
+    # A deferred transaction that first reads and then writes can fail at once with BUSY when
+    # another connection wrote in between; taking the write lock first waits instead.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def translated(path: object = None) -> Iterator[None]:
+    """Turn errors of the database into this project's own.
+
+    Raises:
+        OutboxUnavailable: passes by itself (disk full, locked, I/O error); safe to repeat, the
+            transaction was rolled back.
+        OutboxUnusable: does not pass (not a database, corrupt, read-only).
+    """
+    where = f" at {path}" if path else ""
+    try:
+        yield
+    except DatabaseError as err:
+        raise _translate(err.orig, where) from err
+    except sqlite3.DatabaseError as err:
+        raise _translate(err, where) from err
+
+
+def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
+    if code in _PASSING:
+        return OutboxUnavailable(
+            f"the outbox{where} cannot be written now: {error}",
+            hint="free disk space or wait for the lock; the replicator goes on by itself",
+        )
+    if code == _READONLY:
+        return OutboxUnusable(
+            f"the outbox{where} is read-only: {error}",
+            hint="let this user write the file and its directory",
+        )
+    return OutboxUnusable(
+        f"the outbox{where} cannot be used: {error}",
+        hint="restore it from a copy, or move it away: a new one starts with a new snapshot",
+    )
+
+
+def give_back_space(connection: Connection, pages: int) -> int:
+    """Return up to ``pages`` free pages to the file system; returns how many are still free."""
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    if free:
+        # The pragma frees a page a row, and its rows have no columns: SQLAlchemy would close the
+        # result before it was read, and then only one page is freed.
+        cursor = connection.connection.cursor()
+        cursor.execute(f"PRAGMA incremental_vacuum({pages})")
+        cursor.fetchall()
+        cursor.close()
+    return max(0, free - pages)
+
+
+def data_version(connection: Connection) -> int:
+    """Return a number that changes when another connection has changed the database."""
+    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())

@@ -1,0 +1,178 @@
+"""Rows of the outbox: append, settle, read back in order, park.
+
+Every function works inside the caller's transaction. Statements of the hot path are compiled
+once from the declared tables and run with plain tuples.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+
+from replicator.domain.model import Entry, Failure, Op, Origin
+from replicator.outbox.schema import PARKED, PENDING, entries
+
+_DIALECT: Final = sqlite.dialect()
+
+_APPEND: Final = str(
+    insert(entries)
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("id", "feed_id", "key", "op", "origin", "body", "captured_at")
+        }
+    )
+    .compile(dialect=_DIALECT)
+)
+_SETTLE: Final = str(
+    delete(entries)
+    .where(entries.c.id.between(bindparam("first"), bindparam("last")))
+    .compile(dialect=_DIALECT)
+)
+_PAGE: Final = (
+    select(
+        entries.c.id,
+        entries.c.feed_id,
+        entries.c.key,
+        entries.c.op,
+        entries.c.origin,
+        entries.c.body,
+        entries.c.captured_at,
+    )
+    .where(entries.c.id > bindparam("after"), entries.c.state == PENDING)
+    .order_by(entries.c.id)
+    .limit(bindparam("most"))
+)
+
+OPS: Final = {op.value: op for op in Op}
+ORIGINS: Final = {origin.value: origin for origin in Origin}
+
+
+class Totals(NamedTuple):
+    """How much lies in the outbox."""
+
+    pending: int
+    parked: int
+    bytes: int  # of the bodies
+    oldest_captured_at: int | None  # of the pending ones, microseconds since the epoch
+
+
+class Page(NamedTuple):
+    """Entries read back, and whether there may be more behind them."""
+
+    entries: list[Entry]
+    is_last: bool
+
+
+def append(connection: Connection, new: Sequence[Entry]) -> None:
+    """Add entries; their numbers must never have been used in this outbox."""
+    if new:
+        rows = [(e.number, e.feed_id, e.key, e.op, e.origin, e.body, e.captured_at) for e in new]
+        connection.exec_driver_sql(_APPEND, rows)
+
+
+def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Return the runs of consecutive numbers, first and last, in growing order.
+
+    Confirms mostly come in order, so that a thousand settled entries are one range to delete.
+    """
+    first = last = None
+    for number in sorted(numbers):
+        if last is not None and number == last + 1:
+            last = number
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = number
+    if first is not None and last is not None:
+        yield first, last
+
+
+def settle(connection: Connection, numbers: Iterable[int]) -> None:
+    """Delete entries that RabbitMQ has confirmed; safe to repeat.
+
+    Only the given numbers go: a run has no number in it that was not given.
+    """
+    ranges = list(runs(numbers))
+    if ranges:
+        connection.exec_driver_sql(_SETTLE, ranges)
+
+
+def page(connection: Connection, *, after: int, most: int, most_bytes: int) -> Page:
+    """Read pending entries back in the order of their numbers.
+
+    Args:
+        connection: a transaction or a reader.
+        after: the highest number that was read before.
+        most: at most so many entries.
+        most_bytes: stop after the entry whose body goes over this; one entry always comes.
+    """
+    found: list[Entry] = []
+    size = 0
+    with connection.execute(_PAGE, {"after": after, "most": most}) as rows:
+        for number, feed_id, key, op, origin, body, captured_at in rows:
+            found.append(Entry(number, feed_id, key, OPS[op], ORIGINS[origin], body, captured_at))
+            size += len(body)
+            if size >= most_bytes:
+                return Page(found, is_last=False)
+    return Page(found, is_last=len(found) < most)
+
+
+def record_failures(connection: Connection, failures: Sequence[Failure]) -> None:
+    """Note attempts that RabbitMQ refused, so that `outbox list` shows them."""
+    if failures:
+        connection.execute(
+            update(entries)
+            .where(entries.c.id == bindparam("number"))
+            .values(attempts=entries.c.attempts + bindparam("more"), last_error=bindparam("error")),
+            [
+                {"number": f.number, "more": f.attempts, "error": f"{f.reason}: {f.text}"}
+                for f in failures
+            ],
+        )
+
+
+def park(connection: Connection, failures: Sequence[Failure]) -> None:
+    """Set entries aside for the operator; they are not published until redriven."""
+    if failures:
+        connection.execute(
+            update(entries)
+            .where(entries.c.id == bindparam("number"))
+            .values(
+                state=PARKED,
+                attempts=entries.c.attempts + 1,
+                reason=bindparam("why"),
+                last_error=bindparam("error"),
+            ),
+            [{"number": f.number, "why": f.reason, "error": f.text} for f in failures],
+        )
+
+
+def totals(connection: Connection) -> Totals:
+    """Count the entries; reads the whole outbox, so it is for the start and after changes."""
+    counts: dict[str, Any] = {
+        state: (count, size, oldest)
+        for state, count, size, oldest in connection.execute(
+            select(
+                entries.c.state,
+                func.count(),
+                func.coalesce(func.sum(func.length(entries.c.body)), 0),
+                func.min(entries.c.captured_at),
+            ).group_by(entries.c.state)
+        )
+    }
+    pending, pending_bytes, oldest = counts.get(PENDING, (0, 0, None))
+    parked, parked_bytes, _ = counts.get(PARKED, (0, 0, None))
+    return Totals(pending, parked, pending_bytes + parked_bytes, oldest)
+
+
+def oldest_pending(connection: Connection) -> int | None:
+    """Return when the oldest pending entry was captured; microseconds since the epoch."""
+    captured_at: int | None = connection.execute(
+        select(entries.c.captured_at)
+        .where(entries.c.state == PENDING)
+        .order_by(entries.c.id)
+        .limit(1)
+    ).scalar()
+    return captured_at

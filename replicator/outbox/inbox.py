@@ -1,0 +1,128 @@
+"""What waits for the store thread: batches of the readers, outcomes of the publisher.
+
+The readers' side is bounded in bytes: when the disk is slow, or the outbox is full, a reader
+waits here, its changefeed is not read, and memory does not grow (promise G5). The publisher's
+side never waits: what it hands over is bounded by its window.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import Final, NamedTuple
+
+from replicator.domain.flow import FeedBatch, FeedItem
+from replicator.domain.model import Outcomes
+
+_MOST_BYTES: Final = 6 * 1024 * 1024
+_MOST_BYTES_A_STEP: Final = 3 * 1024 * 1024
+# Settled entries may wait a moment for a commit that has to be made anyway: to lose one in a
+# crash only means that its message is sent twice.
+_MOST_SETTLED: Final = 2000
+
+
+class Work(NamedTuple):
+    """What one step of the store does."""
+
+    items: list[FeedItem]
+    outcomes: list[Outcomes]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.items or self.outcomes)
+
+
+class Inbox:
+    """A bounded queue for many readers and the publisher on one side, the store on the other."""
+
+    def __init__(self) -> None:
+        """Start empty and open."""
+        self._changed = threading.Condition()
+        self._items: deque[FeedItem] = deque()
+        self._bytes = 0
+        self._outcomes: list[Outcomes] = []
+        self._settled = 0
+        self._is_closed = False
+        self._is_held = False
+        self._is_poked = False
+
+    def put(self, item: FeedItem) -> bool:
+        """Hand an item over; waits while the queue is full. False when it is closed."""
+        size = item.size if isinstance(item, FeedBatch) else 0
+        with self._changed:
+            while not self._is_closed and self._bytes >= _MOST_BYTES:
+                self._changed.wait()
+            if self._is_closed:
+                return False
+            self._items.append(item)
+            self._bytes += size
+            self._changed.notify_all()
+            return True
+
+    def report(self, outcomes: Outcomes) -> None:
+        """Hand over what became of published entries; never waits."""
+        with self._changed:
+            self._outcomes.append(outcomes)
+            self._settled += len(outcomes.settled)
+            self._changed.notify_all()
+
+    def poke(self) -> None:
+        """Let the store's next `gather` return at once."""
+        with self._changed:
+            self._is_poked = True
+            self._changed.notify_all()
+
+    def hold(self, *, is_held: bool) -> None:
+        """Keep readers' items back (the outbox is full), or let them through again."""
+        with self._changed:
+            self._is_held = is_held
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take no more items; those that wait are still gathered. Safe to repeat."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is closed and every item was gathered."""
+        with self._changed:
+            return self._is_closed and not self._items
+
+    def wait_until_drained(self, seconds: float) -> bool:
+        """Wait until a closed queue has no item left; whether it has none."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._items, seconds)
+
+    def gather(self, *, timeout: float, settle_delay: float) -> Work:
+        """Wait for work and take a step's share of it.
+
+        Args:
+            timeout: seconds to wait for anything at all.
+            settle_delay: seconds that outcomes alone may wait for company.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self._is_poked and not self._has_items():
+                if self._outcomes:
+                    if self._settled >= _MOST_SETTLED:
+                        break
+                    deadline = min(deadline, time.monotonic() + settle_delay)
+                    settle_delay = max(0.0, deadline - time.monotonic())
+                if (remaining := deadline - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(remaining)
+            self._is_poked = False
+            outcomes, self._outcomes, self._settled = self._outcomes, [], 0
+            items: list[FeedItem] = []
+            size = 0
+            while self._has_items() and size < _MOST_BYTES_A_STEP:
+                item = self._items.popleft()
+                items.append(item)
+                size += item.size if isinstance(item, FeedBatch) else 0
+            self._bytes -= size
+            self._changed.notify_all()
+            return Work(items, outcomes)
+
+    def _has_items(self) -> bool:
+        return bool(self._items) and (not self._is_held or self._is_closed)

@@ -1,0 +1,107 @@
+"""The document index: for every document of a replicated table, what was last put into the outbox.
+
+It changes only in the transaction that appends the entries which it describes. That is what
+makes a resync exact: a crash leaves both as they were or both changed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+
+from replicator.domain.model import Known
+from replicator.domain.reconcile import Plan
+from replicator.outbox.schema import documents
+
+_DIALECT: Final = sqlite.dialect()
+
+# One statement for any number of keys: the list goes in as one JSON value, so the statement is
+# parsed once, and SQLite's limit on parameters does not matter. CROSS JOIN keeps the planner
+# from scanning the index and searching the list.
+_LOOKUP: Final = (
+    "SELECT d.key, d.id, d.digest, {document} FROM json_each(?) AS k "
+    "CROSS JOIN documents AS d WHERE d.feed_id = ? AND d.key = k.value"
+)
+_LOOKUP_DIGEST: Final = _LOOKUP.format(document="NULL")
+_LOOKUP_DOCUMENT: Final = _LOOKUP.format(document="d.document")
+
+_INSERT: Final = str(
+    insert(documents)
+    .values({name: bindparam(name) for name in ("id", "feed_id", "key", "digest", "document")})
+    .compile(dialect=_DIALECT)
+)
+_UPDATE: Final = str(
+    update(documents)
+    .where(documents.c.id == bindparam("row"))
+    .values(digest=bindparam("new_digest"), document=bindparam("new_document"))
+    .compile(dialect=_DIALECT)
+)
+_DELETE: Final = str(
+    delete(documents).where(documents.c.id == bindparam("row")).compile(dialect=_DIALECT)
+)
+
+
+def lookup(
+    connection: Connection, feed_id: int, keys: Sequence[str], *, with_documents: bool
+) -> dict[str, Known]:
+    """Return the rows of those keys that the index has."""
+    statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
+    # Sorted, neighbours in the index are read one after the other.
+    wanted = msgspec.json.encode(sorted(keys)).decode()
+    rows = connection.exec_driver_sql(statement, (wanted, feed_id))
+    return {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows.all()}
+
+
+def apply(connection: Connection, feed_id: int, plan: Plan) -> None:
+    """Change the index as a plan says; in the transaction that appends the plan's entries."""
+    if plan.deleted:
+        remove(connection, plan.deleted)
+    if plan.inserted:
+        rows = [
+            (row.row_id, feed_id, key, row.digest, row.document)
+            for key, row in plan.inserted.items()
+        ]
+        connection.exec_driver_sql(_INSERT, rows)
+    if plan.updated:
+        changed = [(row.digest, row.document, row.row_id) for row in plan.updated]
+        connection.exec_driver_sql(_UPDATE, changed)
+
+
+def remove(connection: Connection, row_ids: Sequence[int]) -> None:
+    """Delete rows by their ids; safe to repeat."""
+    if row_ids:
+        connection.exec_driver_sql(_DELETE, [(row_id,) for row_id in row_ids])
+
+
+def page(
+    connection: Connection, feed_id: int, *, after: str | None, most: int, with_documents: bool
+) -> Mapping[str, Known]:
+    """Return rows of a feed in the order of their keys, behind the key ``after``.
+
+    Without documents, this reads only the unique index and digests are empty.
+    """
+    columns = [documents.c.key, documents.c.id]
+    if with_documents:
+        columns.append(documents.c.document)
+    query = select(*columns).where(documents.c.feed_id == feed_id)
+    if after is not None:
+        query = query.where(documents.c.key > after)
+    rows = connection.execute(query.order_by(documents.c.key).limit(most)).all()
+    return {row[0]: Known(row[1], b"", row[2] if with_documents else None) for row in rows}
+
+
+def count(connection: Connection, feed_id: int) -> int:
+    """Return how many documents of a feed the index has."""
+    return int(
+        connection.execute(
+            select(func.count()).select_from(documents).where(documents.c.feed_id == feed_id)
+        ).scalar_one()
+    )
+
+
+def next_row_id(connection: Connection) -> int:
+    """Return the first row id above all that are in use."""
+    highest = connection.execute(select(func.max(documents.c.id))).scalar()
+    return int(highest or 0) + 1

@@ -1,0 +1,127 @@
+"""The five tables of an outbox, as SQLAlchemy Core knows them.
+
+Alembic's migrations (top-level ``migrations/``) create them; ``alembic check`` compares the two.
+Instants are integers of microseconds since the epoch, UTC.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives out 64-bit row ids only for a column that is declared INTEGER.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+PENDING: Final = "pending"
+PARKED: Final = "parked"
+
+meta: Final = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("outbox_id", String(8), nullable=False),
+    Column("uuid", String(36), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # The highest number ever given to an entry: kept here because the entry itself is deleted
+    # when it is confirmed, and a number must never be used twice.
+    Column("last_entry", BigInteger, nullable=False),
+)
+
+feeds: Final = Table(
+    "feeds",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("database_name", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    # RethinkDB's id of the table and its primary key, as of the last time the feed was opened.
+    Column("table_id", Text),
+    Column("primary_key", Text),
+    # Which fields the digests of the index were made over.
+    Column("projection", Text, nullable=False),
+    Column("absorb_changed", Integer, nullable=False, server_default=text("0")),
+    Column("state", Text, nullable=False),
+    # The checkpoint: when the feed was last opened, known complete, ready, and last changed.
+    Column("opened_at", BigInteger),
+    Column("alive_at", BigInteger),
+    Column("first_ready_at", BigInteger),
+    Column("ready_at", BigInteger),
+    Column("changed_at", BigInteger),
+    Column("captured", BigInteger, nullable=False, server_default=text("0")),
+    Column("skipped", BigInteger, nullable=False, server_default=text("0")),
+    Column("snapshot_documents", BigInteger, nullable=False, server_default=text("0")),
+    Column("last_error", Text),
+    Column("last_error_at", BigInteger),
+    Index("uq_feeds_database_name", "database_name", "table_name", unique=True),
+)
+
+entries: Final = Table(
+    "entries",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=False),
+    Column("feed_id", _RowId, ForeignKey("feeds.id"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("op", String(6), nullable=False),
+    Column("origin", String(8), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("captured_at", BigInteger, nullable=False),
+    Column("state", String(7), nullable=False, server_default=text(f"'{PENDING}'")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", BigInteger),
+    Column("reason", Text),
+    Column("last_error", Text),
+    # Parked entries are few; the index of them costs nothing when there are none.
+    Index(
+        "ix_entries_parked",
+        "id",
+        sqlite_where=text(f"state = '{PARKED}'"),
+        postgresql_where=text(f"state = '{PARKED}'"),
+    ),
+)
+
+documents: Final = Table(
+    "documents",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=False),
+    Column("feed_id", _RowId, ForeignKey("feeds.id"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("document", LargeBinary),
+    Index("uq_documents_feed_id", "feed_id", "key", unique=True),
+)
+
+gaps: Final = Table(
+    "gaps",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("feed_id", _RowId, ForeignKey("feeds.id"), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Column("created", BigInteger, nullable=False, server_default=text("0")),
+    Column("updated", BigInteger, nullable=False, server_default=text("0")),
+    Column("deleted", BigInteger, nullable=False, server_default=text("0")),
+    Column("skipped", BigInteger, nullable=False, server_default=text("0")),
+    Index("ix_gaps_feed_id", "feed_id", "closed_at"),
+)

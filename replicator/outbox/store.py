@@ -1,0 +1,430 @@
+"""The store thread: the only writer of the outbox.
+
+It takes batches from the readers and outcomes from the publisher and commits them together, so
+that one fsync serves many changes. What is committed is handed to the publisher; when the
+publisher is behind, memory holds a bounded number and the rest is read back in order.
+
+Invariants:
+    - an entry and the index row that describes it are committed together (G2);
+    - nothing is handed over before its commit, and nothing is deleted before its confirm (G1);
+    - entries are handed over in the order of their numbers, each once per process (G3).
+"""
+
+import dataclasses
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import tenacity
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from replicator.domain.feed_state import FeedEvent, FeedState, next_state
+from replicator.domain.flow import EntrySink
+from replicator.domain.message import outbox_id
+from replicator.domain.model import Entry, Outcomes, TableName
+from replicator.domain.reconcile import TableRules
+from replicator.domain.retry import OUTBOX
+from replicator.errors import OutboxUnavailable
+from replicator.log import get_logger
+from replicator.metrics import Metrics
+from replicator.outbox import entries, feeds, index
+from replicator.outbox.capture import Capture, Feed
+from replicator.outbox.engine import data_version, give_back_space, translated
+from replicator.outbox.entries import Totals
+from replicator.outbox.inbox import Inbox, Work
+from replicator.outbox.schema import meta
+
+_PAGE_ENTRIES: Final = 2000
+_PAGE_BYTES: Final = 8 * 1024 * 1024
+_IDLE_SECONDS: Final = 0.5
+_SETTLE_DELAY_SECONDS: Final = 0.05
+_CHECK_EVERY_SECONDS: Final = 1.0
+_VACUUM_PAGES: Final = 256
+# A feed goes on when the outbox is this far below its limit: without the distance it would stop
+# and go with every message, and RethinkDB would overflow each time.
+_RESUME_AT: Final = 0.9
+
+
+class Limits(NamedTuple):
+    """When the feeds pause."""
+
+    entries: int
+    bytes: int
+
+
+class TableSettings(NamedTuple):
+    """What the store must know of a table that is replicated."""
+
+    name: TableName
+    projection: str  # which fields the feed shows, as stable text
+    keep_documents: bool
+    is_baseline: bool
+
+
+class StoreStatus(NamedTuple):
+    """What the store was like after its last step; an immutable value, any thread may read it."""
+
+    outbox_id: str
+    feeds: Mapping[int, Feed]
+    totals: Totals
+    is_full: bool
+    error: str | None
+    error_at: int | None
+    stepped_at: float  # monotonic seconds
+
+
+def now_us() -> int:
+    """Return the time in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+class Store:
+    """Owns the outbox while the service runs. `prepare`, `register`, then `run` on its thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        inbox: Inbox,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        """Bind to an outbox whose lock is held and whose schema is current."""
+        self._engine = engine
+        self._path = Path(engine.url.database or "")
+        self._inbox = inbox
+        self._metrics = metrics
+        self._limits = limits
+        self._clock = clock
+        self._log = get_logger("store")
+        self._sink: EntrySink | None = None
+        self._feeds: dict[int, Feed] = {}
+        self._last_number = 0
+        self._next_row_id = 1
+        self._totals = Totals(0, 0, 0, None)
+        self._handed_over = 0
+        self._has_caught_up = False
+        self._is_full = False
+        self._data_version = 0
+        self._checked_at = 0.0
+        self._has_free_pages = True
+        self._stop = threading.Event()
+        self._is_handing_over = True
+        self.outbox_id = ""
+        self._error: str | None = None
+        self._error_at: int | None = None
+        self.status = self._make_status()
+
+    def prepare(self) -> None:
+        """Read what the outbox knows, making its identity when it is new.
+
+        Raises:
+            OutboxUnavailable, OutboxUnusable: see `translated`.
+        """
+        with translated(self._path), self._engine.begin() as connection:
+            row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
+            if row is None:
+                identity = uuid.uuid4()
+                connection.execute(
+                    insert(meta).values(
+                        id=1,
+                        outbox_id=outbox_id(identity.bytes),
+                        uuid=str(identity),
+                        created_at=self._clock(),
+                        last_entry=0,
+                    )
+                )
+                row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one()
+            self.outbox_id, self._last_number = row
+            self._next_row_id = index.next_row_id(connection)
+            self._totals = entries.totals(connection)
+
+    def register(self, tables: Sequence[TableSettings]) -> list[Feed]:
+        """Make or find the feeds of the tables that are replicated; before `run`.
+
+        Says so when the fields of a table changed, since that changes every digest.
+        """
+        with translated(self._path), self._engine.begin() as connection:
+            for table in tables:
+                row, is_new = feeds.register(connection, table.name, table.projection)
+                if not is_new and row.projection != table.projection and row.first_ready_at:
+                    self._log.warning(
+                        "fields of a table changed: every document is compared as changed",
+                        table=str(table.name),
+                        before=row.projection,
+                        now=table.projection,
+                        action="recorded as the new baseline"
+                        if row.absorb_changed
+                        else "published again as updates",
+                        hint="to record instead of publish: stop, then run "
+                        f"`replicator feed baseline {table.name}` and start again",
+                    )
+                self._feeds[row.id] = Feed(
+                    id=row.id,
+                    name=row.name,
+                    rules=TableRules(
+                        primary_key=row.primary_key or "id", keep_documents=table.keep_documents
+                    ),
+                    is_baseline=table.is_baseline,
+                    projection=table.projection,
+                    absorb_changed=row.absorb_changed,
+                    table_id=row.table_id,
+                    opened_at=row.opened_at,
+                    alive_at=row.alive_at,
+                    first_ready_at=row.first_ready_at,
+                    state_since=self._clock(),
+                    gap=feeds.open_gap(connection, row.id),
+                )
+                self._metrics.register_table(str(table.name))
+        self.status = self._make_status()
+        return list(self._feeds.values())
+
+    def names(self) -> dict[int, TableName]:
+        """Return the tables of all feeds that have, or may have, entries."""
+        with translated(self._path), self._engine.begin() as connection:
+            return feeds.names(connection)
+
+    def connect(self, sink: EntrySink) -> None:
+        """Name who publishes; before `run`."""
+        self._sink = sink
+
+    def stop_handing_over(self) -> None:
+        """Read nothing more back for the publisher, which drains; safe to repeat."""
+        self._is_handing_over = False
+
+    def stop(self) -> None:
+        """End `run` once everything that was handed in is committed; safe to repeat."""
+        self._stop.set()
+        self._inbox.close()
+        self._inbox.poke()
+
+    # The loop.
+
+    def run(self) -> None:
+        """Commit what comes in until stopped; retries for ever what passes by itself.
+
+        Raises:
+            OutboxUnusable: the database is gone or corrupt: the process must end.
+        """
+        with translated(self._path), self._engine.connect() as connection:
+            self._data_version = data_version(connection)
+            connection.rollback()
+            while True:
+                is_stopping = self._stop.is_set()
+                is_busy = self._is_sweeping() or self._may_refill()
+                work = self._inbox.gather(
+                    timeout=0.0 if is_busy or is_stopping else _IDLE_SECONDS,
+                    settle_delay=_SETTLE_DELAY_SECONDS,
+                )
+                self._retrying(connection, work)
+                # Read before the last gathering: what was reported before `stop` is settled.
+                if is_stopping and self._inbox.is_drained:
+                    break
+
+    def _retrying(self, connection: Connection, work: Work) -> None:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(OutboxUnavailable),
+            wait=OUTBOX.wait(),
+            sleep=tenacity.sleep_using_event(self._stop),
+            stop=tenacity.stop_when_event_set(self._stop),
+            before_sleep=self._note_failure,
+            reraise=True,
+        )
+        retrying(self.step, connection, work, self._clock())
+        if self._error is not None:
+            self._log.info("outbox can be written again")
+            self._error = self._error_at = None
+            self.status = self._make_status()
+
+    def _note_failure(self, attempt: tenacity.RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        if self._error is None:
+            self._error_at = self._clock()
+            self._log.error("outbox cannot be written, retrying", error=str(error))
+        self._error = str(error)
+        self.status = self._make_status()
+
+    def step(self, connection: Connection, work: Work, now: int) -> None:
+        """Do one transaction and what follows from it.
+
+        Safe to repeat with the same work after `OutboxUnavailable`: nothing has happened then.
+        """
+        if work or self._is_sweeping():
+            self._commit(connection, work, now)
+        self._hand_over(connection)
+        self._notice_commands(connection)
+        if not work and self._has_free_pages and self._has_caught_up:
+            with translated(self._path), connection.begin():
+                self._has_free_pages = give_back_space(connection, _VACUUM_PAGES) > 0
+        self.status = self._make_status()
+
+    def _commit(self, connection: Connection, work: Work, now: int) -> None:
+        started = time.monotonic()
+        with translated(self._path), connection.begin():
+            capture = Capture(
+                connection,
+                self._feeds,
+                last_number=self._last_number,
+                next_row_id=self._next_row_id,
+            )
+            for item in work.items:
+                capture.handle(item)
+            for feed_id, feed in self._feeds.items():
+                # A sweep writes deletes: it waits, like the feeds, while the outbox is full.
+                if feed.state is not FeedState.PAUSED:
+                    capture.sweep(feed_id, now)
+            entries.append(connection, capture.new_entries)
+            if capture.last_number != self._last_number:
+                connection.execute(update(meta).values(last_entry=capture.last_number))
+            for outcomes in work.outcomes:
+                entries.settle(connection, outcomes.settled)
+                entries.record_failures(connection, outcomes.failed)
+                entries.park(connection, outcomes.parked)
+            oldest = entries.oldest_pending(connection)
+        # Order matters: the commit is above. What is below this line would be wrong to keep if
+        # the transaction failed, and what is published before it could be lost by a crash.
+        self._metrics.commit_seconds.observe(time.monotonic() - started)
+        self._feeds = capture.feeds
+        self._last_number = capture.last_number
+        self._next_row_id = capture.next_row_id
+        self._count(capture, work.outcomes, oldest)
+        if self._has_caught_up and capture.new_entries:
+            if self._sink is not None and self._sink.room >= len(capture.new_entries):
+                self._sink.offer(capture.new_entries)
+                self._handed_over = capture.new_entries[-1].number
+            else:
+                self._has_caught_up = False
+        for text, facts in capture.notes:
+            self._log.info(text, **facts)
+
+    def _count(self, capture: Capture, reports: Sequence[Outcomes], oldest: int | None) -> None:
+        """Bring metrics, totals and the limit up to date with what was committed."""
+        metrics = self._metrics
+        counters: dict[str, Any] = {
+            "captured": metrics.changes_captured,
+            "repairs": metrics.resync_repairs,
+            "resyncs": metrics.resyncs,
+            "gaps": metrics.gaps,
+            "skipped": metrics.changes_skipped,
+            "compared": metrics.snapshot_documents,
+        }
+        for (name, *labels), count in capture.tally.items():
+            counters[name].labels(*labels).inc(count)
+        new: list[Entry] = capture.new_entries
+        settled = sum(len(outcomes.settled) for outcomes in reports)
+        parked = sum(len(outcomes.parked) for outcomes in reports)
+        for outcomes in reports:
+            for failure in outcomes.parked:
+                metrics.entries_parked.labels(failure.reason).inc()
+        self._totals = Totals(
+            pending=self._totals.pending + len(new) - settled - parked,
+            parked=self._totals.parked + parked,
+            bytes=self._totals.bytes
+            + sum(len(entry.body) for entry in new)
+            - sum(outcomes.settled_bytes for outcomes in reports),
+            oldest_captured_at=oldest,
+        )
+        self._has_free_pages = self._has_free_pages or settled > 0
+        self._show()
+        self._pause_or_resume()
+
+    def _show(self) -> None:
+        metrics, totals = self._metrics, self._totals
+        metrics.outbox_entries.labels("pending").set(totals.pending)
+        metrics.outbox_entries.labels("parked").set(totals.parked)
+        metrics.outbox_bytes.set(totals.bytes)
+        for feed in self._feeds.values():
+            metrics.set_feed_state(str(feed.name), feed.state)
+
+    def _pause_or_resume(self) -> None:
+        count, size = self._totals.pending + self._totals.parked, self._totals.bytes
+        if not self._is_full:
+            if count < self._limits.entries and size < self._limits.bytes:
+                return
+            self._is_full = True
+            self._log.warning("outbox is full, feeds are paused", entries=count, bytes=size)
+        else:
+            if count > self._limits.entries * _RESUME_AT or size > self._limits.bytes * _RESUME_AT:
+                return
+            self._is_full = False
+            self._log.info("outbox has room, feeds go on", entries=count, bytes=size)
+        for feed_id, feed in self._feeds.items():
+            self._feeds[feed_id] = self._paused(feed) if self._is_full else self._resumed(feed)
+        self._inbox.hold(is_held=self._is_full)
+        self._show()
+
+    def _paused(self, feed: Feed) -> Feed:
+        if feed.state not in (FeedState.INITIALIZING, FeedState.READY):
+            return feed
+        return self._in_state(feed, FeedEvent.PAUSED)
+
+    def _resumed(self, feed: Feed) -> Feed:
+        if feed.state is not FeedState.PAUSED:
+            return feed
+        event = FeedEvent.RESUMED_SNAPSHOT if feed.snapshot else FeedEvent.RESUMED
+        return self._in_state(feed, event)
+
+    def _in_state(self, feed: Feed, event: FeedEvent) -> Feed:
+        return dataclasses.replace(
+            feed, state=next_state(feed.state, event), state_since=self._clock()
+        )
+
+    def _is_sweeping(self) -> bool:
+        return any(
+            feed.snapshot is not None and feed.snapshot.is_read and not self._is_full
+            for feed in self._feeds.values()
+        )
+
+    # To the publisher.
+
+    def _may_refill(self) -> bool:
+        return (
+            not self._has_caught_up
+            and self._sink is not None
+            and self._sink.room >= _PAGE_ENTRIES
+            and self._is_handing_over
+        )
+
+    def _hand_over(self, connection: Connection) -> None:
+        """Read entries back for a publisher that has room and was behind."""
+        if not self._may_refill() or self._sink is None:
+            return
+        with translated(self._path), connection.begin():
+            page = entries.page(
+                connection, after=self._handed_over, most=_PAGE_ENTRIES, most_bytes=_PAGE_BYTES
+            )
+        if page.entries:
+            self._sink.offer(page.entries)
+            self._handed_over = page.entries[-1].number
+        # Race: none. Only this thread commits entries, so when a page was the last, everything
+        # committed so far is handed over, and what comes next can go through memory.
+        self._has_caught_up = page.is_last
+
+    def _notice_commands(self, connection: Connection) -> None:
+        """Count again, now and then, when another process has changed the outbox."""
+        if time.monotonic() - self._checked_at < _CHECK_EVERY_SECONDS:
+            return
+        self._checked_at = time.monotonic()
+        with translated(self._path), connection.begin():
+            version = data_version(connection)
+            if version == self._data_version:
+                return
+            self._data_version = version
+            self._totals = entries.totals(connection)
+        self._show()
+        self._pause_or_resume()
+
+    def _make_status(self) -> StoreStatus:
+        return StoreStatus(
+            self.outbox_id,
+            self._feeds,
+            self._totals,
+            self._is_full,
+            self._error,
+            self._error_at,
+            time.monotonic(),
+        )
