@@ -1,0 +1,168 @@
+"""Connections to RethinkDB: opening, keeping alive, and saying what an error means.
+
+The driver has no timeout inside of a message, none for a query, and TCP keepalive of two hours
+(shared facts, sections 2.3 and 6). So every wait here is watched, and the socket is tuned.
+"""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from rethinkdb import errors as reql
+from rethinkdb import r
+
+from replicator.errors import (
+    FeedAborted,
+    FeedDisconnected,
+    ReplicatorError,
+    SourceRefused,
+    SourceUnavailable,
+    TableUnusable,
+)
+from replicator.source.watchdog import Watch
+
+_CONNECT_SECONDS: Final = 10
+_KEEPALIVE: Final = (
+    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
+    (socket.TCP_KEEPIDLE, socket.IPPROTO_TCP, 10),
+    (socket.TCP_KEEPINTVL, socket.IPPROTO_TCP, 5),
+    (socket.TCP_KEEPCNT, socket.IPPROTO_TCP, 3),
+    # Milliseconds that sent bytes may stay unacknowledged before the kernel gives up.
+    (socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, 30_000),
+)
+
+# The driver logs to its own logger when it closes a socket whose peer is gone: noise.
+logging.getLogger("rethinkdb").setLevel(logging.CRITICAL)
+
+
+class Server(NamedTuple):
+    """How to reach RethinkDB."""
+
+    hosts: Sequence[tuple[str, int]]
+    user: str
+    password: str
+    tls_ca_file: Path | None = None
+
+
+def connect(server: Server) -> Any:
+    """Open a connection to the first host that answers.
+
+    Raises:
+        SourceRefused: a host answered and refuses the user, or is not who it should be.
+        SourceUnavailable: no host answered.
+    """
+    failures: list[str] = []
+    for host, port in server.hosts:
+        try:
+            connection = r.connect(
+                host=host,
+                port=port,
+                user=server.user,
+                password=server.password,
+                timeout=_CONNECT_SECONDS,
+                ssl={"ca_certs": str(server.tls_ca_file)} if server.tls_ca_file else None,
+            )
+        except reql.ReqlAuthError as err:
+            raise SourceRefused(
+                f"RethinkDB at {host}:{port} refuses user {server.user!r}: {_line(err)}",
+                hint="check rethinkdb.url and rethinkdb.password_file",
+            ) from err
+        except (reql.ReqlDriverError, OSError) as err:
+            if "certificate verify failed" in str(err).lower():
+                raise SourceRefused(
+                    f"RethinkDB at {host}:{port} has a certificate that cannot be trusted: "
+                    f"{_line(err)}",
+                    hint="check rethinkdb.tls_ca_file and the host name in rethinkdb.url",
+                ) from err
+            failures.append(f"{host}:{port}: {_reason(err)}")
+        else:
+            _keep_alive(_socket(connection))
+            return connection
+    raise SourceUnavailable(
+        f"RethinkDB cannot be reached ({'; '.join(failures)})",
+        hint="check that the server runs and that rethinkdb.url is right",
+    )
+
+
+def _socket(connection: Any) -> socket.socket:
+    # The driver keeps its socket private; there is no other way to tune or to shut it.
+    found: socket.socket = connection._instance._socket._socket  # noqa: SLF001
+    return found
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    for option, level, value in _KEEPALIVE:
+        sock.setsockopt(level, option, value)
+
+
+def shut(connection: Any) -> None:
+    """End a connection from any thread: whoever reads from it gets an error at once."""
+    # AttributeError: the driver has closed it meanwhile, and dropped its socket.
+    with contextlib.suppress(OSError, AttributeError):
+        _socket(connection).shutdown(socket.SHUT_RDWR)
+
+
+def close(connection: Any) -> None:
+    """Close a connection without asking the server; never waits."""
+    with contextlib.suppress(reql.ReqlError, OSError):
+        connection.close(noreply_wait=False)
+
+
+@contextlib.contextmanager
+def watched(connection: Any, watch: Watch, seconds: float) -> Iterator[None]:
+    """Run queries that must be answered in ``seconds``: the driver itself would wait for ever."""
+    with watch.expect(seconds, lambda: shut(connection)):
+        yield
+
+
+@contextlib.contextmanager
+def translated(table: str) -> Iterator[None]:
+    """Turn the driver's errors into this project's own; see shared facts, section 6.4.
+
+    Raises:
+        FeedDisconnected, FeedAborted: transient.
+        SourceRefused, TableUnusable: permanent.
+    """
+    try:
+        yield
+    except (reql.ReqlError, OSError, AttributeError) as err:
+        # AttributeError: the driver uses a socket that it dropped when it noticed the end.
+        if isinstance(err, AttributeError) and "NoneType" not in str(err):
+            raise
+        raise translate(err, table) from err
+
+
+def translate(err: Exception, table: str) -> ReplicatorError:
+    """Return what an error of the driver means for a feed of this table."""
+    text = _line(err)
+    if isinstance(err, reql.ReqlAuthError):
+        return SourceRefused(f"RethinkDB refuses the user: {text}", hint="check rethinkdb.url")
+    if isinstance(err, reql.ReqlPermissionError) or "permission" in text:
+        return SourceRefused(
+            f"no permission to read {table}: {text}",
+            hint=f"grant it: r.db('{table.partition('.')[0]}').table('{table.partition('.')[2]}')"
+            ".grant(USER, {read: true})",
+        )
+    if isinstance(err, reql.ReqlDriverError | OSError | AttributeError) or "is closed" in text:
+        return FeedDisconnected(f"the connection to RethinkDB was lost: {text}")
+    if isinstance(err, reql.ReqlRuntimeError) and "does not exist" in text:
+        return TableUnusable(
+            f"there is no table {table}: {text}",
+            hint="check --table and tables[].name, or create the table",
+        )
+    return FeedAborted(f"RethinkDB ended the query on {table}: {text}")
+
+
+def _line(err: BaseException) -> str:
+    """Return the first line of an error: the driver adds the query, with a drawing."""
+    text = str(getattr(err, "message", None) or err).strip()
+    return text.splitlines()[0] if text else type(err).__name__
+
+
+def _reason(err: BaseException) -> str:
+    """Return what is behind the driver's ``Could not connect to host:port. Error: …``."""
+    line = _line(err)
+    return line.partition("Error: ")[2] or line

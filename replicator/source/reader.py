@@ -1,0 +1,218 @@
+"""A reader: one thread that keeps the changefeed of one table open and hands over what it says."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import tenacity
+
+from replicator.domain.feed_document import Change
+from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, FeedSink, SnapshotRead
+from replicator.domain.model import Cause, TableName
+from replicator.domain.retry import CONNECT, PERMANENT
+from replicator.errors import (
+    FeedDisconnected,
+    FeedLost,
+    FeedOverflowed,
+    PermanentError,
+    ReplicatorError,
+    ResyncRequested,
+    SnapshotStalled,
+    SourceRefused,
+    TransientError,
+)
+from replicator.log import get_logger
+from replicator.metrics import Metrics
+from replicator.retrying import for_ever
+from replicator.source.changefeed import Changefeed, now_us
+
+_WAIT_SECONDS: Final = 1.0
+_PING_AFTER_SECONDS: Final = 10.0
+_STALL_SECONDS: Final = 15.0
+_MOST_STALL_SECONDS: Final = 240.0
+_QUEUE_SIZE: Final = 100_000  # the server's own default
+_MOST_QUEUE_SIZE: Final = 800_000
+
+
+def _backoff(err: BaseException | None) -> tenacity.wait.wait_base:
+    # Not for a table that is gone: it may be created again at any moment.
+    return (PERMANENT if isinstance(err, SourceRefused) else CONNECT).wait()
+
+
+Opener = Callable[[int], Changefeed]
+"""Opens the feed with a given queue size."""
+
+
+class FeedReader:
+    """Follows one table for as long as the service runs; `run` is its thread."""
+
+    def __init__(
+        self, feed_id: int, name: TableName, opener: Opener, sink: FeedSink, metrics: Metrics
+    ) -> None:
+        """Bind to a feed of the outbox; nothing is opened yet."""
+        self.name = name
+        self._feed_id = feed_id
+        self._open = opener
+        self._sink = sink
+        self._metrics = metrics
+        self._log = get_logger("reader").bind(table=str(name))
+        self._stop = threading.Event()
+        self._resync = threading.Event()
+        self._feed: Changefeed | None = None
+        self._was_open = False
+        self._queue_size = _QUEUE_SIZE
+        self._stall_seconds = _STALL_SECONDS
+        self._is_initializing = False
+        self._idle_seconds = 0.0
+        self._heard_at = 0
+        self._last_error = ""
+        self._is_reported_open = False
+        self.progressed_at = time.monotonic()
+        """When the loop last turned; for the liveness probe."""
+        self.is_waiting_for_store = False
+        """Whether a batch waits to be taken: the loop stands still on purpose then."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the feed is open."""
+        return self._feed is not None
+
+    def stop(self) -> None:
+        """End `run` soon, from any thread; safe to repeat."""
+        self._stop.set()
+        if (feed := self._feed) is not None:
+            feed.abort()
+
+    def request_resync(self) -> None:
+        """Open the feed again, with a new snapshot; from any thread."""
+        self._resync.set()
+
+    def run(self) -> None:
+        """Follow the feed until stopped, opening it again whenever it is lost.
+
+        Raises:
+            PermanentError: when it occurs before the feed was ever open in this process. Later
+                the same error is retried slowly.
+        """
+        retrying = for_ever(self._stop, is_retried=self._is_retried, wait=_backoff, note=self._note)
+        try:
+            for attempt in retrying:
+                with attempt:
+                    self._follow(attempt.retry_state)
+        except TransientError:
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._sink.put(FeedClosed(self._feed_id, Cause.START, "", 0, now_us()))
+
+    def _is_retried(self, err: BaseException) -> bool:
+        if isinstance(err, PermanentError):
+            return self._was_open
+        return isinstance(err, TransientError)
+
+    def _note(self, err: BaseException) -> None:
+        """Report the loss: to the store whenever the feed was open, in the log once per change."""
+        if not isinstance(err, ReplicatorError):
+            return
+        text = str(err)
+        is_news = text != self._last_error
+        self._last_error = text
+        if is_news:
+            self._log.warning("feed is lost, opening it again", error=text, hint=err.hint)
+        if not self._is_reported_open and not is_news:
+            return
+        self._is_reported_open = False
+        cause = Cause(err.cause) if isinstance(err, FeedLost) else Cause.DISCONNECT
+        skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
+        # Of a lost connection nobody knows when it stopped working, only when it last did.
+        lost_at = self._heard_at if isinstance(err, FeedDisconnected) else 0
+        self._put(FeedClosed(self._feed_id, cause, text, skipped, lost_at or now_us()))
+
+    def _follow(self, retry_state: tenacity.RetryCallState) -> None:
+        """Open the feed and hand over what it says, until it is lost or we are stopped."""
+        self.progressed_at = time.monotonic()
+        feed = self._open(self._queue_size)
+        with feed:
+            self._feed = feed
+            if self._was_open:
+                self._metrics.reconnects.labels("rethinkdb").inc()
+            self._was_open = True
+            self._is_initializing = True
+            self._idle_seconds = 0.0
+            self._heard_at = now_us()
+            self._log.info("feed is open, comparing its snapshot")
+            self._is_reported_open = True
+            self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._heard_at))
+            try:
+                while not self._stop.is_set():
+                    if self.step(feed) and not self._is_initializing:
+                        # It works: the next loss is a new one, with the shortest wait.
+                        retry_state.attempt_number = 1
+                        self._last_error = ""
+            except (FeedOverflowed, SnapshotStalled):
+                self._queue_size = min(2 * self._queue_size, _MOST_QUEUE_SIZE)
+                raise
+            except FeedLost:
+                if self._stop.is_set():
+                    return
+                raise
+            finally:
+                self._feed = None
+
+    def step(self, feed: Changefeed) -> bool:
+        """Read once and hand over; returns whether the server was heard.
+
+        Raises:
+            FeedLost: the feed has to be opened again.
+        """
+        self.progressed_at = time.monotonic()
+        if self._resync.is_set():
+            self._resync.clear()
+            raise ResyncRequested(f"a resync of {self.name} was asked for")
+        elements = feed.read(_WAIT_SECONDS)
+        if not elements:
+            return self._idle(feed)
+        self._idle_seconds = 0.0
+        self._heard_at = now_us()
+        self._hand_over(elements, self._heard_at)
+        return True
+
+    def _idle(self, feed: Changefeed) -> bool:
+        """Count turns, not time: a process that was stopped has not waited for its server."""
+        self._idle_seconds += _WAIT_SECONDS
+        if self._is_initializing and self._idle_seconds >= self._stall_seconds:
+            self._stall_seconds = min(2 * self._stall_seconds, _MOST_STALL_SECONDS)
+            raise SnapshotStalled(f"the snapshot of {self.name} went quiet before it was complete")
+        if self._idle_seconds % _PING_AFTER_SECONDS:
+            return False
+        feed.ping()
+        self._heard_at = now_us()
+        return True
+
+    def _hand_over(self, elements: list[Change], at: int) -> None:
+        start = 0
+        for position, element in enumerate(elements):
+            if not element.state:
+                continue
+            self._put_batch(elements[start:position], at)
+            start = position + 1
+            if element.state == "ready":
+                self._is_initializing = False
+                self._stall_seconds = _STALL_SECONDS
+                self._put(SnapshotRead(self._feed_id, at))
+        self._put_batch(elements[start:] if start else elements, at)
+
+    def _put_batch(self, changes: list[Change], at: int) -> None:
+        if changes:
+            size = sum(len(change.old_val) + len(change.new_val) for change in changes)
+            self._put(FeedBatch(self._feed_id, changes, size, at))
+
+    def _put(self, item: FeedOpened | FeedBatch | SnapshotRead | FeedClosed) -> None:
+        self.is_waiting_for_store = True
+        try:
+            if not self._sink.put(item):
+                self._stop.set()
+        finally:
+            self.is_waiting_for_store = False
+            self.progressed_at = time.monotonic()
