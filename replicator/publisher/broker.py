@@ -1,0 +1,252 @@
+"""Reaching RabbitMQ: parameters, TLS, the topology, and what an error means."""
+
+import logging
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pika
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingChannel
+
+from replicator.domain.model import TableName
+from replicator.domain.routing import RoutingKey
+from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
+
+_CONNECT_SECONDS: Final = 10.0
+_HEARTBEAT_SECONDS: Final = 20
+_KEEPALIVE: Final = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    # Milliseconds that sent bytes may stay unacknowledged before the kernel gives up.
+    "TCP_USER_TIMEOUT": 30_000,
+}
+
+# AMQP 0-9-1, section 1.2, and RabbitMQ's use of it.
+ACCESS_REFUSED: Final = 403
+NOT_FOUND: Final = 404
+PRECONDITION_FAILED: Final = 406
+NOT_ALLOWED: Final = 530
+
+# pika logs every failed attempt with tracebacks; this project reports failures itself, once.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+class Queue(NamedTuple):
+    """A queue that is declared at start, durable."""
+
+    name: str
+    bindings: Sequence[str]
+    type: str
+
+
+class Broker(NamedTuple):
+    """How to reach RabbitMQ and what must be there."""
+
+    hosts: Sequence[tuple[str, int]]
+    user: str | None  # None: the client certificate says who it is
+    password: str
+    virtual_host: str
+    exchange: str
+    is_tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    exchange_type: str = "topic"
+    is_exchange_durable: bool = True
+    queues: Sequence[Queue] = ()
+
+
+class Publication(NamedTuple):
+    """How messages look and what becomes of unroutable ones."""
+
+    is_persistent: bool = True
+    has_full_headers: bool = False
+    window: int = 5000
+    on_unroutable: str = "drop"
+    routing_keys: dict[TableName, RoutingKey] = {}  # noqa: RUF012 -- never changed
+
+
+def parameters(broker: Broker) -> list[pika.ConnectionParameters]:
+    """Return pika's parameters for every host, in the order in which they are tried.
+
+    Raises:
+        BrokerRefused: a TLS file cannot be read.
+    """
+    credentials: Any = (
+        pika.PlainCredentials(broker.user, broker.password)
+        if broker.user is not None
+        else pika.credentials.ExternalCredentials()
+    )
+    context = _tls_context(broker) if broker.is_tls else None
+    return [
+        pika.ConnectionParameters(
+            host=host,
+            port=port,
+            virtual_host=broker.virtual_host,
+            credentials=credentials,
+            ssl_options=pika.SSLOptions(context, host) if context else None,
+            heartbeat=_HEARTBEAT_SECONDS,
+            connection_attempts=1,
+            socket_timeout=_CONNECT_SECONDS,
+            stack_timeout=_CONNECT_SECONDS,
+            blocked_connection_timeout=None,
+            tcp_options=_KEEPALIVE,
+            client_properties={"connection_name": "replicator", "product": "replicator"},
+        )
+        for host, port in broker.hosts
+    ]
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(
+            cafile=str(broker.tls_ca_file) if broker.tls_ca_file else None
+        )
+        if broker.tls_cert_file:
+            context.load_cert_chain(
+                str(broker.tls_cert_file), str(broker.tls_key_file or broker.tls_cert_file)
+            )
+    except (OSError, ssl.SSLError) as err:
+        raise BrokerRefused(
+            f"a TLS file of rabbitmq cannot be used: {err}",
+            hint="check rabbitmq.tls_ca_file, tls_cert_file and tls_key_file",
+        ) from err
+    return context
+
+
+def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionParameters]:
+    """Open a connection to the first host that answers, and say which it was.
+
+    Raises:
+        BrokerRefused: a host answered and refuses.
+        BrokerUnavailable: no host answered.
+    """
+    failures: list[str] = []
+    for each in parameters(broker):
+        where = f"{each.host}:{each.port}"
+        try:
+            return pika.BlockingConnection(each), each
+        except (exceptions.AMQPError, OSError) as err:
+            error = translate(err, where)
+            if isinstance(error, BrokerRefused):
+                raise error from err
+            failures.append(f"{where}: {_reason(err)}")
+    raise BrokerUnavailable(
+        f"RabbitMQ cannot be reached ({'; '.join(failures)})",
+        hint="check that the broker runs and that rabbitmq.url is right",
+    )
+
+
+def prepare(broker: Broker) -> pika.ConnectionParameters:
+    """Declare the exchange and the queues, and say which host can be published to.
+
+    Safe to repeat: declaring what exists as it should be changes nothing.
+
+    Raises:
+        BrokerRefused: wrong credentials, no permission, another kind of exchange or queue.
+        BrokerUnavailable: no host answered, or the connection was lost.
+    """
+    connection, chosen = connect(broker)
+    try:
+        _declare_exchange(connection, broker)
+        for queue in broker.queues:
+            _declare_queue(connection.channel(), broker, queue)
+    except (exceptions.AMQPError, OSError) as err:
+        raise translate(err, f"{chosen.host}:{chosen.port}") from err
+    finally:
+        if connection.is_open:
+            connection.close()
+    return chosen
+
+
+def _declare_exchange(connection: pika.BlockingConnection, broker: Broker) -> None:
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(
+            broker.exchange,
+            exchange_type=broker.exchange_type,
+            durable=broker.is_exchange_durable,
+        )
+    except exceptions.ChannelClosedByBroker as err:
+        if err.reply_code == PRECONDITION_FAILED:
+            raise BrokerRefused(
+                f"exchange {broker.exchange!r} exists and is another: {err.reply_text}",
+                hint="set rabbitmq.exchange, exchange_type or exchange_durable to match it, "
+                "or delete it",
+            ) from err
+        if err.reply_code != ACCESS_REFUSED:
+            raise
+        # A user without the right to configure may still publish to an exchange that exists.
+        channel = connection.channel()
+        try:
+            channel.exchange_declare(broker.exchange, passive=True)
+        except exceptions.ChannelClosedByBroker as missing:
+            raise BrokerRefused(
+                f"exchange {broker.exchange!r} does not exist, and this user may not declare it",
+                hint="declare it, or grant configure permission on it",
+            ) from missing
+
+
+def _declare_queue(channel: BlockingChannel, broker: Broker, queue: Queue) -> None:
+    try:
+        channel.queue_declare(queue.name, durable=True, arguments={"x-queue-type": queue.type})
+        for binding in queue.bindings:
+            channel.queue_bind(queue.name, broker.exchange, binding)
+    except exceptions.ChannelClosedByBroker as err:
+        if err.reply_code == PRECONDITION_FAILED:
+            raise BrokerRefused(
+                f"queue {queue.name!r} exists and is another: {err.reply_text}",
+                hint="make its entry in rabbitmq.queues match it, or delete the queue",
+            ) from err
+        raise
+
+
+def translate(err: BaseException, where: str) -> ReplicatorError:
+    """Return what an error of pika means."""
+    reason = _reason(err)
+    code = getattr(_innermost(err), "reply_code", 0)
+    if isinstance(err, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError) or (
+        code == ACCESS_REFUSED and "login" in reason.lower()
+    ):
+        return BrokerRefused(
+            f"RabbitMQ at {where} refuses the user or password",
+            hint="check rabbitmq.url and rabbitmq.password_file",
+        )
+    if code == NOT_ALLOWED or isinstance(err, exceptions.ProbableAccessDeniedError):
+        return BrokerRefused(
+            f"RabbitMQ at {where} refuses the virtual host: {reason}",
+            hint="check the path of rabbitmq.url and the user's permissions",
+        )
+    if code == ACCESS_REFUSED:
+        return BrokerRefused(
+            f"RabbitMQ at {where} gives no permission: {reason}",
+            hint="grant it with rabbitmqctl set_permissions",
+        )
+    if isinstance(_innermost(err), ssl.SSLCertVerificationError):
+        return BrokerRefused(
+            f"RabbitMQ at {where} has a certificate that cannot be trusted: {reason}",
+            hint="check rabbitmq.tls_ca_file and the host name in rabbitmq.url",
+        )
+    return BrokerUnavailable(f"RabbitMQ at {where}: {reason}")
+
+
+def _innermost(err: BaseException) -> BaseException:
+    """Return what pika's connection workflow has wrapped several times."""
+    for _ in range(10):
+        nested = getattr(err, "exception", None) or (err.args[0] if err.args else None)
+        exceptions_of = getattr(nested, "exceptions", None) or getattr(err, "exceptions", None)
+        if exceptions_of:
+            nested = exceptions_of[-1]
+        if not isinstance(nested, BaseException):
+            break
+        err = nested
+    return err
+
+
+def _reason(err: BaseException) -> str:
+    inner = _innermost(err)
+    text = getattr(inner, "reply_text", None) or str(inner)
+    return text.splitlines()[0] if text else type(inner).__name__
