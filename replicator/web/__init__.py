@@ -1,0 +1,1 @@
+"""Probes, metrics and status over HTTP: read-only, and told everything by the service."""
