@@ -1,0 +1,419 @@
+"""A private RabbitMQ node for the demo and the tests: the real server, and nobody else's.
+
+Everything it has is its own: node name, ports, epmd, cookie, configuration and data, in a temporary
+directory that goes with it. It listens on the loopback interface only. It needs no root, and runs
+for root too: Debian's ``rabbitmq-server`` command would change to the user ``rabbitmq`` there, so
+the server's own script is started instead.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import pika
+from pika.exceptions import AMQPError
+
+from replicator.errors import ReplicatorError, ServerMissing
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+CTL_SECONDS = 60.0
+
+_SCRIPTS = (
+    "/usr/lib/rabbitmq/bin",  # Debian, Ubuntu, Fedora
+    "/opt/rabbitmq/sbin",  # the official container image
+    "/opt/homebrew/opt/rabbitmq/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+)
+_POLL_SECONDS = 0.05
+_TAIL = 10
+_DEFAULT_WATERMARK = "0.4"
+# No spinning schedulers and no more of them than a small machine has; distribution on loopback.
+_ERL_ARGS = (
+    "+S 2:2 +SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none"
+    " -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+)
+
+
+class RabbitMQFailed(ReplicatorError):
+    """The private node did not start or stop, or refused a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The server's certificate, its key, and the CA that clients' certificates are checked with."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def find_rabbitmq() -> Path | None:
+    """Find the server's own start script, not a package's wrapper that changes the user."""
+    on_path = shutil.which("rabbitmq-server")
+    places = [Path(place) for place in _SCRIPTS]
+    if on_path is not None:
+        places.append(Path(on_path).resolve().parent)
+    for place in places:
+        # The wrappers live apart from the script that the server's own ones all include.
+        if (place / "rabbitmq-server").exists() and (place / "rabbitmq-env").exists():
+            return place / "rabbitmq-server"
+    return None
+
+
+def free_port() -> int:
+    """Find a loopback port that nobody listens on.
+
+    Below the range that systems take outgoing connections' ports from: a server that is stopped
+    and started again must find its port still free.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class PrivateRabbitMQ:
+    """One node: start, stop, kill, pause, and start again with its data kept.
+
+    As a context manager it is started on entry; on exit its processes and its directory are gone.
+    Not safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: TlsFiles | None = None,
+        config: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
+        """Prepare the node's directory; nothing runs yet.
+
+        Args:
+            tls: Listen with TLS as well, at `amqps_url`.
+            config: More lines of ``rabbitmq.conf``.
+            plugins: Plugins to enable, such as ``rabbitmq_auth_mechanism_ssl``.
+
+        Raises:
+            ServerMissing: RabbitMQ is not installed.
+        """
+        script, epmd = find_rabbitmq(), shutil.which("epmd")
+        if script is None or epmd is None or shutil.which("erl") is None:
+            raise ServerMissing(
+                "RabbitMQ's server is not installed here", hint="apt-get install rabbitmq-server"
+            )
+        self._script = script
+        self._epmd_program = epmd
+        self.directory = Path(tempfile.mkdtemp(prefix="replicator-rabbitmq-"))
+        self.port = free_port()
+        self.tls_port = free_port() if tls is not None else None
+        self._epmd_port = free_port()
+        self._dist_port = free_port()
+        self._node = f"replicator-{secrets.token_hex(4)}@localhost"
+        self._beam: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._write_files(tls, config or {}, plugins)
+        # A test run that ends by an exception elsewhere must not leave a server behind.
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        """Start the node."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the node and remove what it wrote."""
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The URL of the virtual host ``/``, as the user guest."""
+        return self.url_of("/")
+
+    @property
+    def amqps_url(self) -> str:
+        """The same with TLS; the certificate is for whom the caller made it, here ``localhost``."""
+        assert self.tls_port is not None, "the node was made without tls"
+        return f"amqps://guest:guest@localhost:{self.tls_port}/%2F"
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self.directory / "log" / "rabbit.log"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, while it runs."""
+        return self._beam.pid if self.is_running and self._beam is not None else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's process is alive; a paused one is."""
+        return self._beam is not None and self._beam.poll() is None
+
+    def url_of(self, virtual_host: str) -> str:
+        """Give the URL of a virtual host, as the user guest."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(virtual_host, safe='')}"
+
+    # Life and death.
+
+    def start(self) -> None:
+        """Start the node, or start it again on its data; return when a client can work with it.
+
+        Raises:
+            RabbitMQFailed: It ended, or was not ready in time; the message has its log's tail.
+        """
+        if self.is_running:
+            return
+        self._start_epmd()
+        with (self.directory / "output.log").open("ab") as output:
+            self._beam = subprocess.Popen(
+                [str(self._script)],
+                env=self._environment(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Its own process group: kill() ends all of it, and Ctrl-C is ours alone.
+                start_new_session=True,
+            )
+        if not self._wait(self._is_ready, START_SECONDS):
+            self.kill()
+            raise RabbitMQFailed(f"the private RabbitMQ did not start:\n{self._tail()}")
+
+    def stop(self) -> None:
+        """Stop the node in order, as an operator would; durable data is kept."""
+        if self.is_running and self._beam is not None:
+            self.resume()
+            self._beam.terminate()  # the Erlang VM takes SIGTERM for an orderly stop
+            try:
+                self._beam.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired as err:
+                self.kill()
+                raise RabbitMQFailed(f"the private RabbitMQ did not stop:\n{self._tail()}") from err
+        self.kill()
+
+    def kill(self) -> None:
+        """End the node at once (SIGKILL), as a crash would. What it had synced is kept."""
+        if self._beam is not None:
+            self._signal(signal.SIGKILL)
+            self._beam.wait()
+            self._beam = None
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
+            self._epmd = None
+
+    def close(self) -> None:
+        """End the node and remove its directory. Safe to repeat."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def pause(self) -> None:
+        """Stop the process (SIGSTOP): its sockets stay open, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        self._signal(signal.SIGCONT)
+
+    # An operator's commands. Each starts an Erlang VM of its own: about a second.
+
+    def ctl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run ``rabbitmqctl`` against this node and give what it prints.
+
+        Raises:
+            RabbitMQFailed: The command failed; the message is its own.
+        """
+        done = subprocess.run(
+            [str(self._script.parent / "rabbitmqctl"), "--quiet", *arguments],
+            env=self._environment(),
+            cwd=self.directory,
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=CTL_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            message = (done.stderr or done.stdout).strip()
+            raise RabbitMQFailed(f"rabbitmqctl {arguments[0]} failed: {message}")
+        return done.stdout
+
+    def block(self) -> None:
+        """Raise the memory alarm: RabbitMQ stops reading from whoever publishes."""
+        self.ctl("set_vm_memory_high_watermark", "0")
+
+    def unblock(self) -> None:
+        """Clear the memory alarm."""
+        self.ctl("set_vm_memory_high_watermark", _DEFAULT_WATERMARK)
+
+    def close_connections(self, reason: str) -> None:
+        """Close every client's connection, as an operator does before an upgrade."""
+        self.ctl("close_all_connections", reason)
+
+    def add_vhost(self, name: str) -> str:
+        """Make a virtual host that guest may use; give its URL. Safe to repeat."""
+        anything = {"configure": ".*", "write": ".*", "read": ".*"}
+        definitions = {
+            "vhosts": [{"name": name}],
+            "permissions": [{"user": "guest", "vhost": name, **anything}],
+        }
+        # Definitions do in one command what add_vhost and set_permissions do in two.
+        self.ctl("import_definitions", stdin=json.dumps(definitions))
+        return self.url_of(name)
+
+    def list_queues(self, virtual_host: str = "/") -> dict[str, int]:
+        """Count the messages of each queue."""
+        text = self.ctl(
+            "list_queues", "--vhost", virtual_host, "--formatter", "json", "name", "messages"
+        )
+        return {queue["name"]: queue["messages"] for queue in json.loads(text)}
+
+    # How it is set up.
+
+    def _write_files(
+        self, tls: TlsFiles | None, config: Mapping[str, str], plugins: Sequence[str]
+    ) -> None:
+        lines = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "loopback_users.guest": "true",
+            "disk_free_limit.absolute": "1MB",
+            "vm_memory_high_watermark.relative": _DEFAULT_WATERMARK,
+        }
+        if tls is not None:
+            lines |= {
+                "listeners.ssl.1": f"127.0.0.1:{self.tls_port}",
+                "ssl_options.cacertfile": str(tls.ca),
+                "ssl_options.certfile": str(tls.cert),
+                "ssl_options.keyfile": str(tls.key),
+                "ssl_options.verify": "verify_peer",
+                "ssl_options.fail_if_no_peer_cert": "false",
+            }
+        lines |= config
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        (self.directory / "rabbitmq.conf").write_text(text)
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+        (self.directory / "env.conf").touch()
+        cookie = self.directory / ".erlang.cookie"
+        cookie.touch(mode=0o600)
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        """Name every place that RabbitMQ would else look for under ``/etc`` and ``/var``."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RABBITMQ_", "ERL_", "ELIXIR_", "NOTIFY_SOCKET"))
+        }
+        place = self.directory
+        return inherited | {
+            "HOME": str(place),  # of the Erlang cookie
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_SECONDS": "0",
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CONF_ENV_FILE": str(place / "env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(place / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(place / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(place / "advanced.config"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(place / "generated"),
+            "RABBITMQ_SCHEMA_DIR": str(place / "schema"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(place / "enabled_plugins"),
+            "RABBITMQ_PLUGINS_EXPAND_DIR": str(place / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(place / "data"),
+            "RABBITMQ_PID_FILE": str(place / "rabbit.pid"),
+            "RABBITMQ_LOG_BASE": str(place / "log"),
+            "RABBITMQ_LOGS": str(self.log),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERL_ARGS,
+            "RABBITMQ_CTL_ERL_ARGS": _ERL_ARGS,
+            # The script becomes the Erlang VM instead of waiting for it: one process to signal.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _start_epmd(self) -> None:
+        # In the foreground: one that the Erlang VM starts by itself becomes a daemon and stays.
+        self._epmd = subprocess.Popen(
+            [self._epmd_program, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if not self._wait(lambda: _accepts(self._epmd_port), START_SECONDS):
+            raise RabbitMQFailed("epmd did not start", hint="is the loopback interface up?")
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until the condition holds; give up when time is over or the server is gone."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            if self._beam is not None and self._beam.poll() is not None:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def _is_ready(self) -> bool:
+        """Whether a client can log in and open a channel: pika waits on no half-started node."""
+        if not _accepts(self.port):
+            return False
+        parameters = pika.URLParameters(self.url)
+        parameters.socket_timeout = parameters.stack_timeout = 5
+        try:
+            with pika.BlockingConnection(parameters) as connection:
+                connection.channel()
+        except (AMQPError, OSError):
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._beam is not None and self._beam.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._beam.pid, number)
+
+    def _tail(self) -> str:
+        """Give what the server said last, and its first errors: the cause comes before crashes."""
+        lines: list[str] = []
+        for path in (self.log, self.directory / "output.log"):
+            with contextlib.suppress(OSError):
+                text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                errors = [line for line in text[:-_TAIL] if "[error]" in line]
+                lines += errors[:_TAIL] + text[-_TAIL:]
+        return "\n".join(lines)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
