@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
@@ -24,6 +24,16 @@ _STOP_SECONDS = 20
 def find_rethinkdb() -> str | None:
     """Return the path of the ``rethinkdb`` program, None when there is none on PATH."""
     return shutil.which("rethinkdb")
+
+
+def driver_socket(connection: Any) -> socket.socket:
+    """Return the socket of a driver's connection, for the test to close.
+
+    The driver forgets its socket without closing it when the server has hung up first, which
+    a test sees as a ResourceWarning at some later time.
+    """
+    found: socket.socket = connection._instance._socket._socket
+    return found
 
 
 class RealRethinkDB:

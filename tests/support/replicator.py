@@ -1,0 +1,132 @@
+"""A real replicator process: started, asked over HTTP, stopped and killed by tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.ports import free_port
+from tests.support.wait import wait_until
+
+
+class ReplicatorProcess:
+    """``replicator run`` with its settings in the environment and an outbox in a directory."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self.outbox = directory / "outbox.db"
+        self.log_file = directory / "log"
+        self.http = f"127.0.0.1:{free_port()}"
+        self.settings = {
+            "OUTBOX__URL": f"sqlite:///{self.outbox}",
+            "HTTP__LISTEN": self.http,
+            "LOG__FORMAT": "json",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("REPLICATOR_")}
+        return inherited | {f"REPLICATOR_{key}": value for key, value in self.settings.items()}
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        assert self._process is None
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "replicator", "run"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def start_and_wait(self, seconds: float = 60) -> None:
+        self.start()
+        self.wait_until_ready(seconds)
+
+    def wait_until_ready(self, seconds: float = 60) -> None:
+        wait_until(self.is_ready, seconds, f"readiness; log:\n{self.log()}")
+
+    def is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.log()}"
+        return self.get("readyz")[0] == 200
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Return status and body of a request; status 0 when nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}/{path}", timeout=5) as reply:
+                status, body = reply.status, reply.read()
+        except urllib.error.HTTPError as err:
+            status, body = err.code, err.read()
+        except OSError:
+            return 0, None
+        return status, body.decode() if path == "metrics" else json.loads(body)
+
+    def status(self) -> dict[str, Any]:
+        status, facts = self.get("status")
+        assert status == 200, self.log()
+        assert isinstance(facts, dict)
+        return facts
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of the series of a metric that have these labels."""
+        _, text = self.get("metrics")
+        assert isinstance(text, str)
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith((name + " ", name + "{")) and all(w in line for w in wanted)
+        )
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run another command of the replicator with the same settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "replicator", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def terminate(self, seconds: float = 40) -> int:
+        """End it as Kubernetes does; returns the exit status."""
+        self.send(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 40) -> int:
+        assert self._process is not None
+        status = self._process.wait(seconds)
+        self._process = None
+        return status
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
