@@ -1,0 +1,10 @@
+#!/bin/sh
+# See to it that there is a RabbitMQ for the demo and the tests: the broker that RABBITMQ_URL
+# names, or the server program of which they start a private node.
+set -eu
+[ -n "${RABBITMQ_URL:-}" ] && exit 0
+for directory in /usr/lib/rabbitmq/bin /opt/rabbitmq/sbin /opt/homebrew/opt/rabbitmq/sbin; do
+    [ -x "$directory/rabbitmq-server" ] && exit 0
+done
+command -v rabbitmq-server >/dev/null && exit 0
+tools/apt.sh rabbitmq-server
