@@ -1,8 +1,6 @@
 """A second opinion: the official JavaScript driver, installed from npm when it is missing."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 from rethinkdb import r
 
 from tests.contract.conftest import Server
+from tests.support.npm import npm_directory
 
 _VERSION = "2.4.2"
 _SCRIPT = """
@@ -47,24 +46,7 @@ const [host, port, db] = process.argv.slice(2);
 
 @pytest.fixture(scope="session")
 def driver_directory() -> Path:
-    """Return a directory whose ``node_modules`` holds the driver."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no node and npm: the JavaScript driver cannot run")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "replicator" / f"npm-rethinkdb-{_VERSION}"
-    if not (directory / "node_modules" / "rethinkdb").is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        install = subprocess.run(
-            ["npm", "install", "--no-save", "--no-audit", "--no-fund", f"rethinkdb@{_VERSION}"],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if install.returncode != 0:
-            pytest.skip(f"npm could not install the driver: {install.stderr.strip()[-300:]}")
-    return directory
+    return npm_directory("rethinkdb", _VERSION)
 
 
 def test_the_javascript_driver_writes_and_follows_a_feed(
