@@ -11,23 +11,24 @@ Stop order, and why:
     5. the lock of the outbox goes last.
 """
 
-import datetime as dt
+import gc
 import signal
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from replicator import __version__
 from replicator.config import Settings, Table
-from replicator.domain.feed_state import FeedState
+from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
 from replicator.log import get_logger
 from replicator.metrics import Metrics
+from replicator.observation import Observation
 from replicator.outbox.capture import Feed
 from replicator.outbox.engine import database_path, open_engine
 from replicator.outbox.inbox import Inbox
@@ -40,12 +41,9 @@ from replicator.source.changefeed import FieldRules, open_changefeed
 from replicator.source.connection import Server
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watchdog
-from replicator.web.server import Facts, Verdict, WebServer
+from replicator.web.server import WebServer
 
 _JOIN_SECONDS: Final = 5.0
-_STORE_STANDS_STILL_SECONDS: Final = 60.0
-# A reader or the publisher may wait a minute between attempts, and as long in one of them.
-_LOOP_STANDS_STILL_SECONDS: Final = 180.0
 
 
 class Worker:
@@ -106,13 +104,6 @@ def rabbitmq_broker(settings: Settings) -> Broker:
     )
 
 
-def _instant(microseconds: int | None) -> str | None:
-    if microseconds is None:
-        return None
-    moment = dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class Service:
     """One running replicator: `run` starts it, waits and stops it."""
 
@@ -123,7 +114,6 @@ class Service:
         self.metrics: Final = Metrics()
         self._wake = threading.Event()
         self._stop_requested = False
-        self._is_stopping = False
         self._workers: list[Worker] = []
         self._readers: list[FeedReader] = []
         self._watchdog = Watchdog()
@@ -198,12 +188,11 @@ class Service:
         self._store.connect(self._publisher)
         tables = {table.full_name: table for table in settings.tables}
         self._readers = [self._reader(feed, tables[feed.name]) for feed in feeds]
-        self.metrics.connected.labels("rethinkdb").set_function(
-            lambda: float(all(reader.is_connected for reader in self._readers))
+        self._observation = Observation(
+            settings, self.metrics, self._store, self._publisher, self._readers
         )
-        self.metrics.outbox_oldest_age.set_function(self._oldest_age)
         if settings.http.listen is not None:
-            self._web = WebServer(*settings.http.listen, self)
+            self._web = WebServer(*settings.http.listen, self._observation)
 
     def _reader(self, feed: Feed, table: Table) -> FeedReader:
         fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
@@ -221,6 +210,21 @@ class Service:
             self._inbox,
             self.metrics,
         )
+
+    def _warn_of_equal_routing_keys(self) -> None:
+        """Say so when messages of two tables cannot be told apart by their routing keys."""
+        by_key: dict[str, list[str]] = {}
+        for table in self._settings.tables:
+            key = table.routing_key.format(table.database, table.table, Op.UPDATE.value)
+            by_key.setdefault(key, []).append(table.name)
+        for key, names in by_key.items():
+            if len(names) > 1:
+                self._log.warning(
+                    "tables share a routing key",
+                    routing_key=key,
+                    tables=names,
+                    hint="set tables[].routing_key to {db}.{table}.{op} to tell them apart",
+                )
 
     def _start(self) -> None:
         def worker(name: str, run: Callable[[], None]) -> None:
@@ -243,6 +247,8 @@ class Service:
             rabbitmq=self._settings.rabbitmq.safe_url,
             http=self._settings.http.listen and ":".join(map(str, self._settings.http.listen)),
         )
+        self._warn_of_equal_routing_keys()
+        _spare_the_collector()
         for each in self._workers:
             each.thread.start()
 
@@ -267,7 +273,7 @@ class Service:
 
     def _stop(self) -> None:
         """Stop in the order that the module describes."""
-        self._is_stopping = True
+        self._observation.is_stopping = True
         by_name = {each.name: each.thread for each in self._workers}
         self._log.info("stopping")
         # Order matters: a reader that goes on would hand over to a store that takes no more.
@@ -301,119 +307,15 @@ class Service:
             self._web.shutdown()
             self._web.server_close()
 
-    # Observing.
 
-    def render_metrics(self) -> bytes:
-        """Return the metrics in Prometheus' text format."""
-        return self.metrics.render()
+def _spare_the_collector() -> None:
+    """Let Python's cycle collector look less often: batches are many objects and no cycles.
 
-    def liveness(self) -> Verdict:
-        """Return whether every loop makes progress."""
-        now = time.monotonic()
-        stuck = []
-        if now - self._store.status.stepped_at > _STORE_STANDS_STILL_SECONDS:
-            stuck.append("store")
-        if now - self._publisher.status().turned_at > _LOOP_STANDS_STILL_SECONDS:
-            stuck.append("publisher")
-        stuck += [
-            f"reader {reader.name}"
-            for reader in self._readers
-            if not reader.is_waiting_for_store
-            and now - reader.progressed_at > _LOOP_STANDS_STILL_SECONDS
-        ]
-        return Verdict(not stuck, {"live": not stuck, "stuck": stuck})
-
-    def readiness(self) -> Verdict:
-        """Return whether every feed is ready and the broker takes messages; else what is not."""
-        status = self._store.status
-        not_ready: list[dict[str, object]] = [
-            {
-                "part": "feed",
-                "table": str(feed.name),
-                "state": feed.state.value,
-                "since": _instant(feed.state_since),
-                "error": feed.last_error if feed.state is FeedState.LOST else None,
-            }
-            for feed in status.feeds.values()
-            if feed.state is not FeedState.READY
-        ]
-        if status.error is not None:
-            not_ready.append(
-                {"part": "outbox", "since": _instant(status.error_at), "error": status.error}
-            )
-        if self._is_stopping:
-            not_ready.append({"part": "service", "state": "stopping"})
-        is_source_ready = not not_ready
-        broker = self._publisher.status()
-        if not broker.is_connected or broker.is_blocked:
-            not_ready.append(
-                {
-                    "part": "broker",
-                    "state": "blocked" if broker.is_blocked else "disconnected",
-                    "since": _instant(int(broker.since * 1e6)),
-                    "error": broker.error,
-                }
-            )
-        facts: dict[str, object] = {"ready": not not_ready}
-        if not_ready:
-            facts["not_ready"] = not_ready
-            if is_source_ready:
-                facts["degraded"] = "buffering"
-        return Verdict(not not_ready, facts)
-
-    def facts(self) -> Facts:
-        """Return the facts of ``/status`` and ``replicator status --json``."""
-        status, broker = self._store.status, self._publisher.status()
-        return {
-            "version": __version__,
-            "running": True,
-            **self.readiness().facts,
-            "outbox": {
-                "id": status.outbox_id,
-                "pending": status.totals.pending,
-                "parked": status.totals.parked,
-                "bytes": status.totals.bytes,
-                "oldest_entry_age_seconds": round(self._oldest_age(), 3),
-                "max_entries": self._settings.outbox.max_entries,
-                "max_bytes": self._settings.outbox.max_bytes,
-                "full": status.is_full,
-                "error": status.error,
-            },
-            "feeds": [feed_facts(feed) for feed in status.feeds.values()],
-            "broker": {
-                "connected": broker.is_connected,
-                "blocked": broker.is_blocked,
-                "since": _instant(int(broker.since * 1e6)),
-                "in_flight": broker.in_flight,
-                "buffered": broker.buffered,
-                "refused": broker.refused,
-                "exchange": self._settings.rabbitmq.exchange,
-                "error": broker.error,
-            },
-        }
-
-    def _oldest_age(self) -> float:
-        oldest = self._store.status.totals.oldest_captured_at
-        return max(0.0, time.time() - oldest / 1e6) if oldest is not None else 0.0
-
-
-def feed_facts(feed: Feed) -> dict[str, Any]:
-    """Return what ``/status`` says of a feed."""
-    return {
-        "table": str(feed.name),
-        "state": feed.state.value,
-        "since": _instant(feed.state_since),
-        "ready_at": _instant(feed.ready_at),
-        "changed_at": _instant(feed.changed_at),
-        "captured": feed.captured,
-        "snapshot_documents": feed.compared,
-        "skipped": feed.skipped,
-        "gap": {"cause": feed.gap.cause.value, "from": _instant(feed.gap.opened_at)}
-        if feed.gap is not None
-        else None,
-        "last_error": feed.last_error,
-        "last_error_at": _instant(feed.last_error_at),
-    }
+    At its default it runs after every 700 new objects, which is several times in a batch.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run_until_signalled(settings: Settings) -> None:

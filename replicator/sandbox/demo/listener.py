@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from replicator.domain.message import ORIGIN_HEADER, entry_number
@@ -76,7 +77,7 @@ class Listener:
     def _main(self) -> None:
         while not self._stop.is_set():
             # The broker is taken away on purpose: try again until the demo ends.
-            with contextlib.suppress(AMQPError, OSError):
+            with contextlib.suppress(AMQPError, AMQPConnectorException, OSError):
                 self._consume()
             self._stop.wait(_RETRY_SECONDS)
 

@@ -70,5 +70,6 @@ class Narrator:
         self._console.print(table)
 
     def _print(self, text: Text) -> None:
-        self._console.print(text)
+        # A line that goes to a file or a pipe is not cut at a terminal's width.
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
         self._console.file.flush()

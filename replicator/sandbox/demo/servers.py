@@ -36,12 +36,11 @@ class Broker(Protocol):
 class OwnBroker:
     """A private node, killed and started again on its data."""
 
-    how_it_is_cut = "kill -9 of RabbitMQ"
-
     def __init__(self, node: PrivateRabbitMQ) -> None:
         """Wrap a node that runs."""
         self._node = node
         self.url = self.url_to_cut = node.url
+        self.how_it_is_cut: str | None = "kill -9 of RabbitMQ"
 
     def cut(self) -> None:
         """End the node as a crash would."""

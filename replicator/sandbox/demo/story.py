@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from rethinkdb import r
 from replicator.config import RethinkDBUrl
 from replicator.errors import SourceUnavailable
 from replicator.outbox import inspect
+from replicator.outbox.inspect import GapRow
 from replicator.sandbox.demo.listener import Listener
 from replicator.sandbox.demo.narrator import Narrator
 from replicator.sandbox.demo.replica import Replica
@@ -188,8 +190,10 @@ def _play(stage: Stage, pace: Pace) -> None:
     narrator.step(f"the table gets {_DOCUMENTS_AT_START:,} documents, then the replicator starts")
     writer.fill(_DOCUMENTS_AT_START)
     replica.start()
-    stage.wait_for(replica.is_drained, "first snapshot")
-    stage.wait_for(lambda: len(stage.listener.copy()) == _DOCUMENTS_AT_START, "first copy")
+    stage.wait_for(
+        lambda: replica.is_ready() and len(stage.listener.copy()) == _DOCUMENTS_AT_START,
+        "first snapshot",
+    )
     narrator.good("the listener has a copy of what was there before")
 
     narrator.step(f"a writer creates, updates and deletes, {pace.rate:,} documents a second")
@@ -210,10 +214,14 @@ def _lose_broker(stage: Stage, pace: Pace) -> None:
         return
     narrator.step(f"the broker is lost while the writer goes on: {broker.how_it_is_cut}")
     broker.cut()
-    stage.pass_time(pace.seconds * 0.25, "without broker")
+    stage.pass_time(pace.seconds * 0.15, "without broker")
     narrator.good("what cannot be published is kept in the outbox")
     narrator.step("the broker comes back")
-    broker.bring_back()
+    # Also after Ctrl-C it is waited for: a server that is just starting cannot be stopped well.
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(broker.bring_back)
+        narrator.watch(stage.figures, coming.done, label="starting")
+        coming.result()
     # Not until nothing waits: the writer goes on, and something always does.
     stage.wait_for(
         lambda: stage.replica.is_ready() and (stage.replica.pending() or 0) < pace.rate,
@@ -236,8 +244,16 @@ def _lose_replicator(stage: Stage, pace: Pace) -> None:
     narrator.step("the replicator starts again and compares the table with what it published")
     replica.start()
     stage.wait_for(replica.is_ready, "comparing")
-    repaired = stage.listener.repaired
-    narrator.good(f"{repaired.total():,} documents differed and were published")
+    for gap in _gaps(stage):
+        narrator.good(
+            f"gap of {((gap.closed_at or gap.opened_at) - gap.opened_at) / 1e6:.1f} s recorded and "
+            f"repaired: {gap.created:,} created, {gap.updated:,} updated, {gap.deleted:,} deleted"
+        )
+
+
+def _gaps(stage: Stage) -> list[GapRow]:
+    with inspect.reading(stage.replica.outbox_url) as connection:
+        return inspect.list_gaps(connection, table=None, limit=1000)
 
 
 def _compare(stage: Stage) -> dict[str, Any]:
@@ -260,8 +276,7 @@ def _compare(stage: Stage) -> dict[str, Any]:
     )
     copy = listener.copy()
     stage.replica.stop()
-    with inspect.reading(stage.replica.outbox_url) as connection:
-        gaps = inspect.list_gaps(connection, table=None, limit=1000)
+    gaps = _gaps(stage)
     figures: dict[str, Any] = {
         "equal": copy == table,
         "documents": len(table),
@@ -284,6 +299,7 @@ def _compare(stage: Stage) -> dict[str, Any]:
 
 def _tell_figures(narrator: Narrator, figures: dict[str, Any], causes: list[str]) -> None:
     written, repaired = figures["written"], figures["repaired"]
+    repairs = ", ".join(f"{count:,} {op}s" for op, count in repaired.items())
     narrator.table(
         "What happened",
         [
@@ -297,8 +313,7 @@ def _tell_figures(narrator: Narrator, figures: dict[str, Any], causes: list[str]
             (
                 "repaired by resync",
                 sum(repaired.values()),
-                f"{repaired['create']:,} creates, {repaired['update']:,} updates, "
-                f"{repaired['delete']:,} deletes that nobody saw happen",
+                f"{repairs} that nobody saw happen",
             ),
             ("gaps recorded", figures["gaps"], ", ".join(causes) or "none"),
         ],

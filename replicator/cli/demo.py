@@ -1,0 +1,33 @@
+"""``replicator demo``: the main job at work, with a broker that fails and a replicator killed."""
+
+from typing import Annotated
+
+import typer
+
+from replicator.cli import options
+from replicator.sandbox.demo.story import Pace, run_demo
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("demo", epilog="Example: replicator demo --seconds 30 --rate 500")(demo)
+
+
+def demo(
+    *,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=5, help="How long its parts last, without the waits.")
+    ] = 36,
+    rate: Annotated[
+        int, typer.Option("--rate", min=10, max=5000, help="Documents written a second.")
+    ] = 300,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show that nothing gets lost: cut the broker, kill the replicator, compare the copy.
+
+    Everything runs on this machine and is gone afterwards: an in-memory RethinkDB, a private
+    RabbitMQ (Debian's rabbitmq-server must be installed), the replicator as a process of its
+    own. RETHINKDB_URL and RABBITMQ_URL name servers to use instead; what the demo makes there
+    has names of its own and is removed. With --json the story goes to standard error.
+    """
+    run_demo(Pace(seconds, rate), as_json=as_json)

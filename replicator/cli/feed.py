@@ -1,0 +1,155 @@
+"""``replicator feed …``: the tables' feeds, their checkpoints and their gaps."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from replicator.cli import options, output
+from replicator.cli.status import recorded_feed
+from replicator.outbox import inspect
+from replicator.outbox.check import lock_holder
+from replicator.outbox.inspect import GapRow
+from replicator.outbox.operate import take_as_baseline
+
+app = typer.Typer(
+    help="Look at the feeds: where each table stands, and where changes may have been missed.",
+    epilog="Example: replicator feed gaps",
+    no_args_is_help=True,
+)
+
+
+@app.command("list", epilog="Example: replicator feed list --json")
+def list_feeds(
+    *,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """List the feeds and their checkpoints, as the outbox has them."""
+    settings = options.settings_from(config, outbox__url=outbox)
+    with inspect.reading(settings.outbox.url) as connection:
+        found = inspect.list_feeds(connection)
+    if as_json:
+        output.print_lines(recorded_feed(feed) for feed in found)
+        return
+    output.print_table(
+        [
+            "table",
+            "state",
+            "ready at",
+            "last change",
+            "#captured",
+            "#documents",
+            "gap since",
+            "…last error",
+        ],
+        (
+            (
+                feed.name,
+                feed.state.value,
+                output.instant(feed.ready_at),
+                output.instant(feed.changed_at),
+                f"{feed.captured:,}",
+                f"{feed.compared:,}",
+                output.instant(feed.gap.opened_at) if feed.gap else None,
+                feed.last_error,
+            )
+            for feed in found
+        ),
+        empty="no feeds yet: they are made by `replicator run`",
+    )
+    if found and lock_holder(settings.outbox.url) is None:
+        output.note("no replicator runs on this outbox: these states are the last it wrote down")
+
+
+@app.command("gaps", epilog="Example: replicator feed gaps --table change_example.mytable")
+def gaps(
+    *,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="DB.TABLE", help="Only this table.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 100,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """List the times in which versions of documents may have been missed, and their repair.
+
+    After a repair every document's latest state was published; RethinkDB keeps no history, so
+    states in between may never have been seen.
+    """
+    settings = options.settings_from(config, outbox__url=outbox)
+    with inspect.reading(settings.outbox.url) as connection:
+        found = inspect.list_gaps(connection, table=table, limit=limit)
+    if as_json:
+        output.print_lines(_gap_facts(gap) for gap in found)
+        return
+    output.print_table(
+        ["table", "cause", "from", "to", "lasted", "#created", "#updated", "#deleted", "#skipped"],
+        (
+            (
+                gap.table,
+                gap.cause,
+                output.instant(gap.opened_at),
+                output.instant(gap.closed_at) or "not repaired yet",
+                output.human_seconds(_lasted(gap)),
+                gap.created,
+                gap.updated,
+                gap.deleted,
+                gap.skipped,
+            )
+            for gap in found
+        ),
+        empty="no gaps",
+    )
+
+
+def _lasted(gap: GapRow) -> float:
+    until = gap.closed_at / 1e6 if gap.closed_at is not None else time.time()
+    return round(max(0.0, until - gap.opened_at / 1e6), 3)
+
+
+def _gap_facts(gap: GapRow) -> dict[str, Any]:
+    return {
+        "id": gap.id,
+        "table": gap.table,
+        "cause": gap.cause,
+        "from": output.instant(gap.opened_at),
+        "to": output.instant(gap.closed_at),
+        "seconds": _lasted(gap),
+        "created": gap.created,
+        "updated": gap.updated,
+        "deleted": gap.deleted,
+        "skipped": gap.skipped,
+    }
+
+
+@app.command("baseline", epilog="Example: replicator feed baseline change_example.mytable")
+def baseline(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="DATABASE.TABLE")],
+    *,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """Let the next snapshot record changed documents instead of publishing them.
+
+    For a change of include_fields or exclude_fields, after which every document looks changed.
+    Stop the replicator first; it takes effect at the next start. Changes made while it is
+    stopped are then recorded and not published either.
+    """
+    settings = options.settings_from(config, outbox__url=outbox)
+    take_as_baseline(settings.outbox.url, table)
+    if as_json:
+        output.print_object({"table": table, "baseline": "next start"})
+    else:
+        output.console().print(
+            f"the first snapshot of {table} after the next start records what changed "
+            "instead of publishing it"
+        )
+    if lock_holder(settings.outbox.url) is not None:
+        output.note(
+            "a replicator runs on this outbox now: stop it and give this command again, since a "
+            "resync before the stop would use it up"
+        )

@@ -1,0 +1,107 @@
+"""``replicator listen``: the tutorial's listener."""
+
+import contextlib
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from replicator.cli import options, output
+from replicator.domain.message import ORIGIN_HEADER
+from replicator.publisher.listen import Message
+from replicator.publisher.listen import listen as messages_of
+from replicator.service import rabbitmq_broker
+
+_STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("listen", epilog="Example: replicator listen --binding 'mytable.*' --count 10")(
+        listen
+    )
+
+
+def listen(
+    *,
+    binding: Annotated[
+        list[str] | None,
+        typer.Option("--binding", metavar="PATTERN", help="Routing keys to hear; repeatable. [#]"),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, metavar="N", help="End after N messages.")
+    ] = None,
+    rabbitmq: options.RabbitMQUrl = None,
+    exchange: options.Exchange = None,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """Print each message as it comes, from an exclusive queue of its own.
+
+    What is published while nobody listens is not shown: bind a durable queue to miss nothing.
+    """
+    settings = options.settings_from(
+        config, rabbitmq__url=rabbitmq, rabbitmq__exchange=exchange, outbox__url=outbox
+    )
+    bindings = binding or ["#"]
+    received = 0
+    with contextlib.closing(messages_of(rabbitmq_broker(settings), bindings)) as messages:
+        for message in messages:
+            if message is None:
+                output.note(
+                    f"listening on exchange {settings.rabbitmq.exchange} for "
+                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C ends"
+                )
+                continue
+            if as_json:
+                output.print_line(_facts(message))
+            else:
+                _print(message)
+            received += 1
+            if received == count:
+                return
+
+
+def _facts(message: Message) -> dict[str, Any]:
+    return {
+        "routing_key": message.routing_key,
+        "message_id": message.message_id,
+        "type": message.type,
+        "timestamp": _sent_at(message),
+        "headers": dict(message.headers),
+        "body": _json_or_text(message.body),
+    }
+
+
+def _sent_at(message: Message) -> str | None:
+    return None if message.timestamp is None else output.instant(message.timestamp * 1_000_000)
+
+
+def _json_or_text(body: bytes) -> msgspec.Raw | str:
+    """Return a JSON body as it is; whatever else is in the exchange as text."""
+    try:
+        # Format, not decode: numbers stay as they were written, whatever their size.
+        return msgspec.Raw(msgspec.json.format(body, indent=-1))
+    except (msgspec.DecodeError, UnicodeError):
+        return body.decode("utf-8", "replace")
+
+
+def _print(message: Message) -> None:
+    out = output.console()
+    origin = str(message.headers.get(ORIGIN_HEADER, "feed"))
+    out.print(
+        Text.assemble(
+            (message.routing_key, _STYLES.get(message.type or "", "bold")),
+            f"  {message.type or 'no type'}  from {origin}  {message.message_id or 'no id'}  ",
+            (_sent_at(message) or "", "dim"),
+        )
+    )
+    body = _json_or_text(message.body)
+    pretty = (
+        msgspec.json.format(bytes(body), indent=2).decode()
+        if isinstance(body, msgspec.Raw)
+        else body
+    )
+    out.print(Text(pretty), soft_wrap=True)

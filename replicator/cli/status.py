@@ -1,0 +1,182 @@
+"""``replicator status``: feeds, outbox and broker at a glance."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any, Final
+
+import typer
+from rich.text import Text
+
+from replicator import __version__
+from replicator.cli import options, output
+from replicator.config import HostPort, Settings
+from replicator.errors import OutboxMissing
+from replicator.observation import feed_facts
+from replicator.outbox import inspect
+from replicator.outbox.capture import Feed
+from replicator.outbox.check import lock_holder
+
+_ANSWER_SECONDS: Final = 2.0
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, not bound
+
+Facts = dict[str, Any]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("status", epilog="Example: replicator status --json")(status)
+
+
+def status(
+    *,
+    as_json: options.AsJson = False,
+    http: options.HttpListen = None,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """Show feeds, outbox and broker at a glance.
+
+    Live figures when the service runs and its HTTP address answers; else what the outbox has.
+    """
+    settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
+    facts = _facts(settings)
+    if as_json:
+        output.print_object(facts)
+    else:
+        _print(facts)
+
+
+def _facts(settings: Settings) -> Facts:
+    live = _live(settings.http.listen)
+    try:
+        recorded = _recorded(settings)
+    except OutboxMissing:
+        if live is None:
+            raise
+        return live
+    # The default address may be another replicator's: only the outbox's id tells them apart.
+    if live is not None and live["outbox"]["id"] == recorded["outbox"]["id"]:
+        return live
+    return recorded
+
+
+def _live(listen: HostPort | None) -> Facts | None:
+    """Ask the running service; None when there is none at this address."""
+    if listen is None:
+        return None
+    address = HostPort(_ANY_ADDRESS.get(listen.host, listen.host), listen.port)
+    # Never through a proxy that the environment names: the address is this machine's.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/status", timeout=_ANSWER_SECONDS) as answer:
+            facts = json.load(answer)
+    except (OSError, HTTPException, ValueError):
+        return None
+    is_ours = isinstance(facts, dict) and isinstance(facts.get("outbox"), dict)
+    return facts if is_ours and "id" in facts["outbox"] and "feeds" in facts else None
+
+
+def _recorded(settings: Settings) -> Facts:
+    """Return the same facts from the outbox alone."""
+    limits = settings.outbox
+    with inspect.reading(limits.url) as connection:
+        totals = inspect.totals(connection)
+        found = inspect.list_feeds(connection)
+        identity = inspect.outbox_id(connection)
+    oldest = totals.oldest_captured_at
+    age = max(0.0, time.time() - oldest / 1e6) if oldest is not None else 0.0
+    is_running = lock_holder(limits.url) is not None
+    state = "its http address does not answer" if is_running else "not running"
+    return {
+        "version": __version__,
+        "running": is_running,
+        "ready": False,
+        "not_ready": [{"part": "service", "state": state}],
+        "outbox": {
+            "id": identity,
+            "pending": totals.pending,
+            "parked": totals.parked,
+            "bytes": totals.bytes,
+            "oldest_entry_age_seconds": round(age, 3),
+            "max_entries": limits.max_entries,
+            "max_bytes": limits.max_bytes,
+            "full": totals.pending + totals.parked >= limits.max_entries
+            or totals.bytes >= limits.max_bytes,
+            "error": None,
+        },
+        "feeds": [recorded_feed(feed) for feed in found],
+        "broker": None,
+    }
+
+
+def recorded_feed(feed: Feed) -> Facts:
+    """Return a feed as the outbox has it, in the form of ``/status``."""
+    facts = feed_facts(feed)
+    if not feed.state_since:
+        facts["since"] = None  # the outbox does not have it for every state
+    return facts
+
+
+def _print(facts: Facts) -> None:
+    out = output.console()
+    for name, value in (
+        ("replicator", _service_words(facts)),
+        ("outbox", _outbox_words(facts["outbox"])),
+        ("broker", _broker_words(facts["broker"])),
+    ):
+        out.print(Text.assemble((f"{name:11}", "bold"), value), soft_wrap=True)
+    output.print_table(
+        ["table", "state", "since", "last change", "#captured", "#documents", "gap", "…last error"],
+        (
+            (
+                feed["table"],
+                feed["state"],
+                feed["since"],
+                feed["changed_at"],
+                f"{feed['captured']:,}",
+                f"{feed['snapshot_documents']:,}",
+                f"{feed['gap']['cause']} since {feed['gap']['from']}" if feed["gap"] else None,
+                feed["last_error"] if feed["state"] == "lost" else None,
+            )
+            for feed in facts["feeds"]
+        ),
+        empty="no feeds yet",
+    )
+
+
+def _service_words(facts: Facts) -> str:
+    if facts["broker"] is None:
+        (part,) = facts["not_ready"]
+        return f"{facts['version']}, {part['state']}: this is what the outbox has"
+    if facts["ready"]:
+        return f"{facts['version']}, running, ready"
+    parts = ", ".join(
+        " ".join(str(part[key]) for key in ("part", "table", "state") if part.get(key))
+        for part in facts.get("not_ready", ())
+    )
+    return f"{facts['version']}, running, not ready: {facts.get('degraded', '')} ({parts})"
+
+
+def _outbox_words(outbox: Facts) -> str:
+    words = f"{outbox['pending']:,} pending, {outbox['parked']:,} parked"
+    words += f", {output.human_bytes(outbox['bytes'])}"
+    if outbox["pending"]:
+        words += f", oldest {output.human_seconds(outbox['oldest_entry_age_seconds'])}"
+    words += f"  (id {outbox['id'] or 'none yet'})"
+    if outbox["full"]:
+        words += "  FULL: feeds are paused"
+    return words + (f"  {outbox['error']}" if outbox["error"] else "")
+
+
+def _broker_words(broker: Facts | None) -> str:
+    if broker is None:
+        return "unknown: only the running service knows"
+    state = "connected" if broker["connected"] else "not connected"
+    if broker["blocked"]:
+        state = "blocked by RabbitMQ's alarm"
+    words = f"{state} since {broker['since']}, {broker['in_flight']:,} in flight"
+    words += f", {broker['buffered']:,} buffered"
+    return words + (f"  {broker['error']}" if broker["error"] else "")

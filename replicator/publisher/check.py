@@ -1,0 +1,149 @@
+"""The preflight of RabbitMQ: reachable, exchange and queues as configured, permission.
+
+Creates nothing: declarations are passive, and an active one follows only where the passive one
+found something, when it can only compare.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pika
+from pika import exceptions
+
+from replicator.errors import BrokerRefused
+from replicator.publisher.broker import (
+    ACCESS_REFUSED,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    Broker,
+    Queue,
+    connect,
+    translate,
+)
+
+_IMPOSSIBLE_EXPIRATION: Final = "never"
+
+
+class BrokerCheck:
+    """One connection, on which the topology is looked at; `connected` makes it."""
+
+    def __init__(self, connection: pika.BlockingConnection, broker: Broker, where: str) -> None:
+        """Wrap an open connection."""
+        self._connection = connection
+        self._broker = broker
+        self.where: Final = where
+
+    def exchange(self, routing_key: str) -> str:
+        """Look at the exchange; return what was found, in words.
+
+        Args:
+            routing_key: one that the service will publish with.
+
+        Raises:
+            BrokerRefused: it is of another kind, or this user may not publish to it.
+        """
+        broker = self._broker
+        with self._translated():
+            if not self._exists(
+                lambda channel: channel.exchange_declare(broker.exchange, passive=True)
+            ):
+                return "does not exist yet: `replicator run` declares it"
+            kind = (
+                f"a {broker.exchange_type} exchange"
+                if self._is_as_configured()
+                else ("an exchange whose type cannot be seen without the right to configure it")
+            )
+            self._require_write(routing_key)
+        return f"is {kind}, and takes messages of this user"
+
+    def _is_as_configured(self) -> bool:
+        broker = self._broker
+        try:
+            self._connection.channel().exchange_declare(
+                broker.exchange,
+                exchange_type=broker.exchange_type,
+                durable=broker.is_exchange_durable,
+            )
+        except exceptions.ChannelClosedByBroker as err:
+            if err.reply_code == ACCESS_REFUSED:
+                return False
+            raise BrokerRefused(
+                f"exchange {broker.exchange!r} exists and is another: {err.reply_text}",
+                hint="set rabbitmq.exchange, exchange_type or exchange_durable to match it, "
+                "or delete it",
+            ) from err
+        return True
+
+    def _require_write(self, routing_key: str) -> None:
+        """Find out whether this user may publish, without a message that anybody could receive.
+
+        RabbitMQ looks at the permission first and then refuses the message for its expiration,
+        which is not a number, so that it never gets to a queue.
+        """
+        channel = self._connection.channel()
+        channel.confirm_delivery()
+        try:
+            channel.basic_publish(
+                self._broker.exchange,
+                routing_key,
+                b"",
+                pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
+            )
+        except exceptions.ChannelClosedByBroker as err:
+            if err.reply_code != PRECONDITION_FAILED:
+                raise
+
+    def queue(self, queue: Queue) -> str:
+        """Look at one queue of the settings; return what was found, in words.
+
+        Raises:
+            BrokerRefused: it exists and is of another kind, or this user may not use it.
+        """
+        with self._translated():
+            if not self._exists(lambda channel: channel.queue_declare(queue.name, passive=True)):
+                return "does not exist yet: `replicator run` declares it"
+            try:
+                self._connection.channel().queue_declare(
+                    queue.name, durable=True, arguments={"x-queue-type": queue.type}
+                )
+            except exceptions.ChannelClosedByBroker as err:
+                if err.reply_code != PRECONDITION_FAILED:
+                    raise
+                raise BrokerRefused(
+                    f"queue {queue.name!r} exists and is another: {err.reply_text}",
+                    hint="make its entry in rabbitmq.queues match it, or delete the queue",
+                ) from err
+        return f"is a {queue.type} queue"
+
+    def _exists(self, declare: Any) -> bool:
+        try:
+            declare(self._connection.channel())
+        except exceptions.ChannelClosedByBroker as err:
+            if err.reply_code != NOT_FOUND:
+                raise
+            return False
+        return True
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (exceptions.AMQPError, OSError) as err:
+            raise translate(err, self.where) from err
+
+
+@contextmanager
+def connected(broker: Broker) -> Iterator[BrokerCheck]:
+    """Connect for a check.
+
+    Raises:
+        BrokerRefused: wrong user, password or virtual host.
+        BrokerUnavailable: no host answered.
+    """
+    connection, chosen = connect(broker)
+    try:
+        yield BrokerCheck(connection, broker, f"{chosen.host}:{chosen.port}")
+    finally:
+        if connection.is_open:
+            connection.close()

@@ -1,0 +1,98 @@
+"""The tutorial's listener: an exclusive queue of its own, bound to the exchange.
+
+For looking at messages. It acknowledges by itself, and what comes while it does not run is not
+kept: a consumer that must miss nothing has a durable queue.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import pika
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingChannel
+
+from replicator.errors import BrokerRefused
+from replicator.publisher.broker import (
+    ACCESS_REFUSED,
+    PRECONDITION_FAILED,
+    Broker,
+    connect,
+    translate,
+)
+
+# So often the wait for a message is left, so that a signal is noticed on every platform.
+_POLL_SECONDS: Final = 1.0
+
+
+class Message(NamedTuple):
+    """A message as it arrived."""
+
+    routing_key: str
+    message_id: str | None
+    type: str | None
+    timestamp: int | None  # seconds since the epoch
+    headers: Mapping[str, Any]
+    body: bytes
+
+
+def listen(broker: Broker, bindings: Sequence[str]) -> Generator[Message | None]:
+    """Yield None once the queue is bound, then each message as it comes, without an end.
+
+    Raises:
+        BrokerRefused: no permission, or the exchange cannot be declared and does not exist.
+        BrokerUnavailable: no host answered, or the connection was lost.
+    """
+    connection, chosen = connect(broker)
+    is_interrupted = False
+    try:
+        channel = _channel_with_exchange(connection, broker)
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        for binding in bindings:
+            channel.queue_bind(queue, broker.exchange, binding)
+        yield None
+        consumed = channel.consume(queue, auto_ack=True, inactivity_timeout=_POLL_SECONDS)
+        for method, properties, body in consumed:
+            if method is not None and properties is not None:
+                yield Message(
+                    str(method.routing_key),
+                    properties.message_id,
+                    properties.type,
+                    properties.timestamp,
+                    properties.headers or {},
+                    body or b"",
+                )
+    except (exceptions.AMQPError, OSError) as err:
+        raise translate(err, f"{chosen.host}:{chosen.port}") from err
+    except KeyboardInterrupt:
+        # pika cannot close a connection whose loop was left in the middle; the end of the
+        # process does.
+        is_interrupted = True
+        raise
+    finally:
+        if connection.is_open and not is_interrupted:
+            connection.close()
+
+
+def _channel_with_exchange(connection: pika.BlockingConnection, broker: Broker) -> BlockingChannel:
+    """Declare the exchange, or use the one that is there; a listener need not mind its type."""
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(
+            broker.exchange,
+            exchange_type=broker.exchange_type,
+            durable=broker.is_exchange_durable,
+        )
+    except exceptions.ChannelClosedByBroker as err:
+        if err.reply_code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
+            raise
+    else:
+        return channel
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(broker.exchange, passive=True)
+    except exceptions.ChannelClosedByBroker as err:
+        raise BrokerRefused(
+            f"exchange {broker.exchange!r} does not exist, and this user may not declare it",
+            hint="start the replicator first, or grant configure permission on it",
+        ) from err
+    return channel

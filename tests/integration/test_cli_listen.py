@@ -1,0 +1,115 @@
+"""The tutorial's listener against a real broker."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+import pytest
+
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+def channel(vhost: str) -> Iterator[Any]:
+    with pika.BlockingConnection(pika.URLParameters(vhost)) as connection:
+        yield connection.channel()
+
+
+@contextmanager
+def listening(vhost: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``replicator listen`` and yield it once its queue is bound."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "replicator", "listen", "--rabbitmq", vhost, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line.startswith("listening on exchange"), line
+            yield process
+        finally:
+            process.kill()
+
+
+def publish(channel: Any, key: str, body: str, **properties: Any) -> None:
+    channel.basic_publish("rethinkdb", key, body.encode(), pika.BasicProperties(**properties))
+
+
+def test_each_message_is_one_line_for_programs(vhost: str, channel: Any) -> None:
+    with listening(vhost, "--json", "--binding", "mytable.*", "--count", "2") as process:
+        publish(channel, "other.create", "{}")
+        publish(
+            channel,
+            "mytable.create",
+            f'{{"old_val": null, "new_val": {{"id": 1, "big": {2**70}}}}}',
+            message_id="abcdefgh-7",
+            type="create",
+            timestamp=1_700_000_000,
+            headers={"x-replicator-origin": "snapshot", "raw": b"\xff"},
+        )
+        publish(channel, "mytable.x", "no JSON")
+        out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert first == {
+        "routing_key": "mytable.create",
+        "message_id": "abcdefgh-7",
+        "type": "create",
+        "timestamp": "2023-11-14T22:13:20.000Z",
+        "headers": {"x-replicator-origin": "snapshot", "raw": "/w=="},
+        "body": {"old_val": None, "new_val": {"id": 1, "big": 2**70}},
+    }
+    assert (second["body"], second["message_id"], second["headers"]) == ("no JSON", None, {})
+
+
+def test_people_see_what_happened_and_the_document(vhost: str, channel: Any) -> None:
+    with listening(vhost, "--count", "1") as process:
+        publish(
+            channel,
+            "t.delete",
+            '{"old_val":{"id":1},"new_val":null}',
+            type="delete",
+            message_id="abcdefgh-9",
+        )
+        out, _ = process.communicate(timeout=20)
+
+    first, *body = out.splitlines()
+    assert first.startswith("t.delete  delete  from feed  abcdefgh-9")
+    assert json.loads("\n".join(body))["old_val"] == {"id": 1}
+
+
+def test_an_exchange_of_another_kind_is_listened_to_as_it_is(vhost: str, channel: Any) -> None:
+    channel.exchange_declare("rethinkdb", "fanout", durable=False)
+    with listening(vhost, "--json", "--count", "1") as process:
+        publish(channel, "", "{}")
+        out, _ = process.communicate(timeout=20)
+
+    assert json.loads(out)["routing_key"] == ""
+
+
+def test_it_leaves_no_queue_behind_and_ctrl_c_is_quiet(vhost: str, channel: Any) -> None:
+    with listening(vhost) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, out, err) == (130, "", "")
+    wait_until(lambda: channel.exchange_delete("rethinkdb", if_unused=True), 5)
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(vhost: str, channel: Any) -> None:
+    with listening(vhost, "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        publish(channel, "t.create", "{}")
+        publish(channel, "t.create", "{}")
+        assert process.wait(20) == 1
+        assert process.stderr.read() == ""
