@@ -99,16 +99,16 @@ def _exception_of(exc_info: object) -> BaseException | None:
     return sys.exc_info()[1] if exc_info else None
 
 
-class _DriverNoise(logging.Filter):
-    """Drop what the RethinkDB driver says about a socket that it closes after its peer did.
+class _DriversAreQuiet(logging.Filter):
+    """Drop what the two drivers log: every loss is an exception too, and is told once, by us.
 
-    ``SocketWrapper.close()`` shuts the dead socket down and logs the failure, which tells nothing
-    that the lost connection did not tell before.
+    pika logs each failed attempt several times with its traceback, and the RethinkDB driver logs
+    the failure to shut a socket whose peer is gone.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything else pass."""
-        return "Transport endpoint is not connected" not in record.getMessage()
+        return record.name.partition(".")[0] not in ("pika", "rethinkdb")
 
 
 class _Output(logging.StreamHandler[TextIO]):
@@ -123,7 +123,7 @@ def configure_logging(
     """Send all logs to ``stream`` (default: standard error). Safe to repeat: the last call counts.
 
     ``auto`` means ``console`` on a terminal and ``json`` elsewhere. Libraries are heard from
-    ``warning`` up, whatever the level: pika tells every step of a connection at ``info``.
+    ``warning`` up, whatever the level; the two drivers are not heard at all.
     """
     out = stream if stream is not None else sys.stderr
     if format == "auto":
@@ -141,7 +141,7 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     handler = _Output(out)
-    handler.addFilter(_DriverNoise())
+    handler.addFilter(_DriversAreQuiet())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _name_component],

@@ -8,13 +8,24 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from replicator import __version__
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, Op, Origin
+
+# A second series for each counter, with its birthday: nobody charts it, every scrape carries it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+PARK_REASONS: Final = ("too_large", "refused", "routing_key_too_long", "unroutable")
 
 _FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW: Final = (*_FAST, 60, 300, 900, 3600, 14400, 86400)
@@ -100,6 +111,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        for reason in PARK_REASONS:
+            self.entries_parked.labels(reason)
         self.delivery_seconds = BatchHistogram(
             "replicator_delivery_seconds", "From captured to confirmed", _SLOW
         )
@@ -117,6 +130,8 @@ class Metrics:
         self.outbox_entries = Gauge(
             "replicator_outbox_entries", "Entries in the outbox", ["state"], registry=registry
         )
+        for state in ("pending", "parked"):
+            self.outbox_entries.labels(state).set(0)
         self.outbox_bytes = Gauge(
             "replicator_outbox_bytes", "Bytes of the bodies in the outbox", registry=registry
         )

@@ -34,7 +34,8 @@ from replicator.outbox.engine import database_path, open_engine
 from replicator.outbox.inbox import Inbox
 from replicator.outbox.lock import OutboxLock
 from replicator.outbox.migrate import upgrade
-from replicator.outbox.store import Limits, Store, TableSettings
+from replicator.outbox.pausing import Limits
+from replicator.outbox.store import Store, TableSettings
 from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
 from replicator.source.changefeed import FieldRules, open_changefeed
@@ -44,6 +45,7 @@ from replicator.source.watchdog import Watchdog
 from replicator.web.server import WebServer
 
 _JOIN_SECONDS: Final = 5.0
+_SAME_ORDER_SECONDS: Final = 1.0
 
 
 class Worker:
@@ -326,8 +328,14 @@ def run_until_signalled(settings: Settings) -> None:
     """
     service = Service(settings)
 
+    first_at: list[float] = []
+
     def stop(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        # `timeout` and some supervisors signal a process and its group: the same order, twice.
+        if first_at and time.monotonic() - first_at[0] > _SAME_ORDER_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        first_at.append(time.monotonic())
         service.request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

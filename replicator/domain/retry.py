@@ -16,18 +16,16 @@ class Backoff(NamedTuple):
 
         Jitter keeps many feeds that were lost together from coming back together.
         """
-        return tenacity.wait_exponential_jitter(
-            initial=self.initial_seconds,
-            max=self.most_seconds,
-            jitter=self.initial_seconds,
-        )
+        return tenacity.wait_exponential(
+            multiplier=self.initial_seconds, max=self.most_seconds - self.initial_seconds
+        ) + tenacity.wait_random(0, self.initial_seconds)
 
     def seconds(self, attempt: int) -> float:
         """Return the wait before retry ``attempt`` (from 1), without jitter."""
         return float(min(self.most_seconds, self.initial_seconds * 2 ** min(attempt - 1, 30)))
 
 
-CONNECT = Backoff(0.2, 15.0)
+CONNECT = Backoff(0.2, 5.0)
 """Between attempts to reach a server."""
 
 PERMANENT = Backoff(5.0, 60.0)

@@ -33,6 +33,7 @@ class Snapshot:
 
     rules: SnapshotRules
     seen: SeenRows
+    key_name: str  # the primary key of the documents that were in the index before
     is_read: bool = False  # the feed said ready; what was not seen is looked for
     swept_to: str | None = None  # the last key that was looked at
 
@@ -116,7 +117,9 @@ class Capture:
             most=_SWEEP_ROWS,
             with_documents=feed.rules.keep_documents,
         )
-        drafts, gone = deletes(rows.items(), snapshot.seen, rules=feed.rules)
+        # What was not seen may be of an older table of this name, with another primary key.
+        rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
+        drafts, gone = deletes(rows.items(), snapshot.seen, rules=rules)
         index.remove(self._connection, gone)
         feed = self._add(feed, drafts, now)
         if len(rows) == _SWEEP_ROWS:
@@ -152,7 +155,7 @@ class Capture:
             compared=0,
             gap=gap,
             is_restarted=False,
-            snapshot=Snapshot(snapshot_rules, SeenRows()),
+            snapshot=Snapshot(snapshot_rules, SeenRows(), feed.rules.primary_key),
             last_error=None,
         )
         feeds.save(

@@ -21,6 +21,7 @@ from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
 _BUSY_TIMEOUT_MS: Final = 5000
 _CACHE_KIB: Final = 16 * 1024
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_AUTO_VACUUM_INCREMENTAL: Final = 2
 
 # SQLite's primary result codes (sqlite.org/rescode.html) of failures that can pass by themselves:
 # BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
@@ -111,8 +112,10 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    # Before the first table exists: lets free pages be given back later, in small steps.
-    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Before the first table exists: lets free pages be given back later, in small steps. To set it
+    # again would write, and a command that only reads would wait for the service's lock.
+    if cursor.execute("PRAGMA auto_vacuum").fetchone() != (_AUTO_VACUUM_INCREMENTAL,):
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -166,13 +169,12 @@ def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
 def give_back_space(connection: Connection, pages: int) -> int:
     """Return up to ``pages`` free pages to the file system; returns how many are still free."""
     free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
-    if free:
-        # The pragma frees a page a row, and its rows have no columns: SQLAlchemy would close the
-        # result before it was read, and then only one page is freed.
-        cursor = connection.connection.cursor()
-        cursor.execute(f"PRAGMA incremental_vacuum({pages})")
-        cursor.fetchall()
-        cursor.close()
+    cursor = connection.connection.cursor()
+    # One page at a time: the pragma frees a page with each of its rows, its rows have no columns,
+    # and sqlite3 takes no more than one row of a statement without columns.
+    for _ in range(min(free, pages)):
+        cursor.execute("PRAGMA incremental_vacuum(1)")
+    cursor.close()
     return max(0, free - pages)
 
 

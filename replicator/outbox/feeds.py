@@ -22,6 +22,10 @@ class FeedRow(NamedTuple):
     opened_at: int | None
     alive_at: int | None
     first_ready_at: int | None
+    ready_at: int | None
+    changed_at: int | None
+    captured: int
+    skipped: int
 
 
 class Gap(NamedTuple):
@@ -65,6 +69,10 @@ def _row(found: Any) -> FeedRow:
         opened_at=found["opened_at"],
         alive_at=found["alive_at"],
         first_ready_at=found["first_ready_at"],
+        ready_at=found["ready_at"],
+        changed_at=found["changed_at"],
+        captured=found["captured"],
+        skipped=found["skipped"],
     )
 
 

@@ -44,6 +44,7 @@ class Inbox:
         self._is_closed = False
         self._is_held = False
         self._is_poked = False
+        self._is_worked_on = False
 
     def put(self, item: FeedItem) -> bool:
         """Hand an item over; waits while the queue is full. False when it is closed."""
@@ -90,9 +91,11 @@ class Inbox:
             return self._is_closed and not self._items
 
     def wait_until_drained(self, seconds: float) -> bool:
-        """Wait until a closed queue has no item left; whether it has none."""
+        """Wait until every item was gathered and its step is done; whether that is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._items, seconds)
+            return self._changed.wait_for(
+                lambda: not self._items and not self._is_worked_on, seconds
+            )
 
     def gather(self, *, timeout: float, settle_delay: float) -> Work:
         """Wait for work and take a step's share of it.
@@ -103,6 +106,9 @@ class Inbox:
         """
         deadline = time.monotonic() + timeout
         with self._changed:
+            # The store is back: what it took before is committed.
+            self._is_worked_on = False
+            self._changed.notify_all()
             while not self._is_poked and not self._has_items():
                 if self._outcomes:
                     if self._settled >= _MOST_SETTLED:
@@ -121,6 +127,7 @@ class Inbox:
                 items.append(item)
                 size += item.size if isinstance(item, FeedBatch) else 0
             self._bytes -= size
+            self._is_worked_on = bool(items)
             self._changed.notify_all()
             return Work(items, outcomes)
 

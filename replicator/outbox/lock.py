@@ -6,11 +6,30 @@ the kernel's (``flock``), so it is gone with the process, however that ended.
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from replicator.errors import OutboxInUse, OutboxUnusable
+
+# The commands that look whether a service runs hold the lock for an instant.
+_PATIENCE_SECONDS: Final = 1.0
+_ATTEMPT_EVERY_SECONDS: Final = 0.05
+
+
+def _lock(file: int) -> None:
+    """Take the lock, or raise BlockingIOError when somebody keeps it."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_ATTEMPT_EVERY_SECONDS)
+        else:
+            return
 
 
 class OutboxLock:
@@ -37,7 +56,7 @@ class OutboxLock:
                 hint="let this user write the directory of the outbox",
             ) from err
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as err:
             holder = os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(file)

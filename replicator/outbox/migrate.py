@@ -9,7 +9,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect
 
-from replicator.errors import OutboxOutdated, OutboxTooNew
+from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnusable
+from replicator.outbox.engine import translated
 
 
 def migrations_directory() -> Path:
@@ -57,9 +58,17 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
     Raises:
         OutboxTooNew: a newer program wrote it.
+        OutboxUnusable: it is not a database, or another program's.
+        OutboxUnavailable: it cannot be written now.
     """
-    with engine.begin() as connection:
+    with translated(engine.url.database), engine.begin() as connection:
         before = _refuse_newer(connection)
+        if before is None and set(inspect(connection).get_table_names()) - {"alembic_version"}:
+            # Our tables must not be put among those of another program.
+            raise OutboxUnusable(
+                f"the database at {engine.url.database} is not an outbox: it has other tables",
+                hint="name another file with --outbox",
+            )
         command.upgrade(_config(connection), "head")
     return before, head()
 

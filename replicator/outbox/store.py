@@ -10,7 +10,6 @@ Invariants:
     - entries are handed over in the order of their numbers, each once per process (G3).
 """
 
-import dataclasses
 import threading
 import time
 import uuid
@@ -21,13 +20,13 @@ from typing import Any, Final, NamedTuple
 import tenacity
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from replicator.domain.feed_state import FeedEvent, FeedState, next_state
+from replicator.domain.feed_state import FeedState
 from replicator.domain.flow import EntrySink
 from replicator.domain.message import outbox_id
 from replicator.domain.model import Entry, Outcomes, TableName
 from replicator.domain.reconcile import TableRules
 from replicator.domain.retry import OUTBOX
-from replicator.errors import OutboxUnavailable
+from replicator.errors import OutboxUnavailable, OutboxUnusable
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox import entries, feeds, index
@@ -35,6 +34,7 @@ from replicator.outbox.capture import Capture, Feed
 from replicator.outbox.engine import data_version, give_back_space, translated
 from replicator.outbox.entries import Totals
 from replicator.outbox.inbox import Inbox, Work
+from replicator.outbox.pausing import Limits, paused, resumed
 from replicator.outbox.schema import meta
 
 _PAGE_ENTRIES: Final = 2000
@@ -43,16 +43,6 @@ _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
 _CHECK_EVERY_SECONDS: Final = 1.0
 _VACUUM_PAGES: Final = 256
-# A feed goes on when the outbox is this far below its limit: without the distance it would stop
-# and go with every message, and RethinkDB would overflow each time.
-_RESUME_AT: Final = 0.9
-
-
-class Limits(NamedTuple):
-    """When the feeds pause."""
-
-    entries: int
-    bytes: int
 
 
 class TableSettings(NamedTuple):
@@ -109,7 +99,9 @@ class Store:
         self._handed_over = 0
         self._has_caught_up = False
         self._is_full = False
+        self._has_unsaved_states = False
         self._data_version = 0
+        self._inode = 0
         self._checked_at = 0.0
         self._has_free_pages = True
         self._stop = threading.Event()
@@ -176,6 +168,10 @@ class Store:
                     opened_at=row.opened_at,
                     alive_at=row.alive_at,
                     first_ready_at=row.first_ready_at,
+                    ready_at=row.ready_at,
+                    changed_at=row.changed_at,
+                    captured=row.captured,
+                    skipped=row.skipped,
                     state_since=self._clock(),
                     gap=feeds.open_gap(connection, row.id),
                 )
@@ -211,8 +207,7 @@ class Store:
             OutboxUnusable: the database is gone or corrupt: the process must end.
         """
         with translated(self._path), self._engine.connect() as connection:
-            self._data_version = data_version(connection)
-            connection.rollback()
+            self._retrying(lambda: self._remember_version(connection))
             while True:
                 is_stopping = self._stop.is_set()
                 is_busy = self._is_sweeping() or self._may_refill()
@@ -220,12 +215,19 @@ class Store:
                     timeout=0.0 if is_busy or is_stopping else _IDLE_SECONDS,
                     settle_delay=_SETTLE_DELAY_SECONDS,
                 )
-                self._retrying(connection, work)
+                self.step(connection, work, self._clock())
                 # Read before the last gathering: what was reported before `stop` is settled.
                 if is_stopping and self._inbox.is_drained:
                     break
 
-    def _retrying(self, connection: Connection, work: Work) -> None:
+    def step(self, connection: Connection, work: Work, now: int) -> None:
+        """Do one transaction and what follows from it; each is tried until it is done."""
+        # Order matters: each is retried by itself. If the transaction were done again because
+        # what follows it failed, every change in it would be captured and numbered twice.
+        self._retrying(lambda: self.commit(connection, work, now))
+        self._retrying(lambda: self.follow_up(connection, is_idle=not work))
+
+    def _retrying(self, action: Callable[[], None]) -> None:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(OutboxUnavailable),
             wait=OUTBOX.wait(),
@@ -234,7 +236,7 @@ class Store:
             before_sleep=self._note_failure,
             reraise=True,
         )
-        retrying(self.step, connection, work, self._clock())
+        retrying(action)
         if self._error is not None:
             self._log.info("outbox can be written again")
             self._error = self._error_at = None
@@ -248,21 +250,14 @@ class Store:
         self._error = str(error)
         self.status = self._make_status()
 
-    def step(self, connection: Connection, work: Work, now: int) -> None:
-        """Do one transaction and what follows from it.
+    def commit(self, connection: Connection, work: Work, now: int) -> None:
+        """Commit a step's work in one transaction, and hand over what it appended.
 
-        Safe to repeat with the same work after `OutboxUnavailable`: nothing has happened then.
+        Raises:
+            OutboxUnavailable: nothing has happened; do it again with the same work.
         """
-        if work or self._is_sweeping():
-            self._commit(connection, work, now)
-        self._hand_over(connection)
-        self._notice_commands(connection)
-        if not work and self._has_free_pages and self._has_caught_up:
-            with translated(self._path), connection.begin():
-                self._has_free_pages = give_back_space(connection, _VACUUM_PAGES) > 0
-        self.status = self._make_status()
-
-    def _commit(self, connection: Connection, work: Work, now: int) -> None:
+        if not work and not self._is_sweeping():
+            return
         started = time.monotonic()
         with translated(self._path), connection.begin():
             capture = Capture(
@@ -300,6 +295,24 @@ class Store:
                 self._has_caught_up = False
         for text, facts in capture.notes:
             self._log.info(text, **facts)
+
+    def follow_up(self, connection: Connection, *, is_idle: bool) -> None:
+        """Do what can wait until after a commit; safe to repeat.
+
+        Raises:
+            OutboxUnavailable: it was not done to its end.
+        """
+        self._hand_over(connection)
+        self._notice_commands(connection)
+        if self._has_unsaved_states:
+            with translated(self._path), connection.begin():
+                for feed in self._feeds.values():
+                    feeds.save(connection, feed.id, state=feed.state.value)
+            self._has_unsaved_states = False
+        if is_idle and self._has_free_pages and self._has_caught_up:
+            with translated(self._path), connection.begin():
+                self._has_free_pages = give_back_space(connection, _VACUUM_PAGES) > 0
+        self.status = self._make_status()
 
     def _count(self, capture: Capture, reports: Sequence[Outcomes], oldest: int | None) -> None:
         """Bring metrics, totals and the limit up to date with what was committed."""
@@ -341,37 +354,23 @@ class Store:
             metrics.set_feed_state(str(feed.name), feed.state)
 
     def _pause_or_resume(self) -> None:
-        count, size = self._totals.pending + self._totals.parked, self._totals.bytes
-        if not self._is_full:
-            if count < self._limits.entries and size < self._limits.bytes:
-                return
-            self._is_full = True
-            self._log.warning("outbox is full, feeds are paused", entries=count, bytes=size)
+        is_full = self._limits.is_full(self._totals, was_full=self._is_full)
+        if is_full == self._is_full:
+            return
+        self._is_full = is_full
+        facts = {
+            "entries": self._totals.pending + self._totals.parked,
+            "bytes": self._totals.bytes,
+        }
+        if is_full:
+            self._log.warning("outbox is full, feeds are paused", **facts)
         else:
-            if count > self._limits.entries * _RESUME_AT or size > self._limits.bytes * _RESUME_AT:
-                return
-            self._is_full = False
-            self._log.info("outbox has room, feeds go on", entries=count, bytes=size)
-        for feed_id, feed in self._feeds.items():
-            self._feeds[feed_id] = self._paused(feed) if self._is_full else self._resumed(feed)
-        self._inbox.hold(is_held=self._is_full)
+            self._log.info("outbox has room, feeds go on", **facts)
+        change = paused if is_full else resumed
+        self._feeds = {feed.id: change(feed, self._clock()) for feed in self._feeds.values()}
+        self._has_unsaved_states = True
+        self._inbox.hold(is_held=is_full)
         self._show()
-
-    def _paused(self, feed: Feed) -> Feed:
-        if feed.state not in (FeedState.INITIALIZING, FeedState.READY):
-            return feed
-        return self._in_state(feed, FeedEvent.PAUSED)
-
-    def _resumed(self, feed: Feed) -> Feed:
-        if feed.state is not FeedState.PAUSED:
-            return feed
-        event = FeedEvent.RESUMED_SNAPSHOT if feed.snapshot else FeedEvent.RESUMED
-        return self._in_state(feed, event)
-
-    def _in_state(self, feed: Feed, event: FeedEvent) -> Feed:
-        return dataclasses.replace(
-            feed, state=next_state(feed.state, event), state_since=self._clock()
-        )
 
     def _is_sweeping(self) -> bool:
         return any(
@@ -409,6 +408,7 @@ class Store:
         if time.monotonic() - self._checked_at < _CHECK_EVERY_SECONDS:
             return
         self._checked_at = time.monotonic()
+        self._require_same_file()
         with translated(self._path), connection.begin():
             version = data_version(connection)
             if version == self._data_version:
@@ -417,6 +417,30 @@ class Store:
             self._totals = entries.totals(connection)
         self._show()
         self._pause_or_resume()
+
+    def _require_same_file(self) -> None:
+        """See that the outbox is still where it was.
+
+        SQLite goes on writing to a file that was deleted, and all of it is gone with the process:
+        better to end now, while what is not confirmed is still little.
+
+        Raises:
+            OutboxUnusable: it was removed or replaced.
+        """
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            inode = -1
+        self._inode = self._inode or inode
+        if inode != self._inode:
+            raise OutboxUnusable(
+                f"the outbox at {self._path} was removed or replaced while it was in use",
+                hint="start again: it goes on with the file that is there, or with a new one",
+            )
+
+    def _remember_version(self, connection: Connection) -> None:
+        with translated(self._path), connection.begin():
+            self._data_version = data_version(connection)
 
     def _make_status(self) -> StoreStatus:
         return StoreStatus(

@@ -1,6 +1,6 @@
 """Reaching RabbitMQ: parameters, TLS, the topology, and what an error means."""
 
-import logging
+import contextlib
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import pika
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from replicator.domain.model import TableName
 from replicator.domain.routing import RoutingKey
@@ -29,9 +30,6 @@ ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
 PRECONDITION_FAILED: Final = 406
 NOT_ALLOWED: Final = 530
-
-# pika logs every failed attempt with tracebacks; this project reports failures itself, once.
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 class Queue(NamedTuple):
@@ -129,7 +127,7 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
         where = f"{each.host}:{each.port}"
         try:
             return pika.BlockingConnection(each), each
-        except (exceptions.AMQPError, OSError) as err:
+        except (exceptions.AMQPError, AMQPConnectorException, OSError) as err:
             error = translate(err, where)
             if isinstance(error, BrokerRefused):
                 raise error from err
@@ -157,8 +155,10 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
     except (exceptions.AMQPError, OSError) as err:
         raise translate(err, f"{chosen.host}:{chosen.port}") from err
     finally:
-        if connection.is_open:
-            connection.close()
+        # A connection that is lost right now has told all that is needed of it.
+        with contextlib.suppress(exceptions.AMQPError, OSError):
+            if connection.is_open:
+                connection.close()
     return chosen
 
 

@@ -180,6 +180,13 @@ class Delivery:
             self._routing_keys[entry.feed_id, entry.op] = known
         return known
 
+    def any_routing_key(self) -> str:
+        """Return a routing key that messages will have; permissions may depend on it."""
+        name, template = next(
+            iter(self._publication.routing_keys.items()), (TableName("", ""), _DEFAULT_ROUTING_KEY)
+        )
+        return template.format(name.database, name.table, Op.UPDATE.value)
+
     def _park_key(self, entry: Entry) -> bool:
         text = f"the routing key is longer than the {MAX_BYTES} bytes that AMQP allows"
         self._parked.append(Failure(entry.number, "routing_key_too_long", text))

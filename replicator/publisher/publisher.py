@@ -41,6 +41,7 @@ from replicator.retrying import for_ever
 
 _TICK_SECONDS: Final = 1.0
 _NO_CONFIRM_SECONDS: Final = 300.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class PublisherStatus(NamedTuple):
@@ -190,7 +191,7 @@ class Publisher:
             for attempt in retrying:
                 with attempt:
                     self._session(attempt.retry_state)
-        except TransientError:
+        except ReplicatorError:
             if not self._stop.is_set():
                 raise
 
@@ -208,6 +209,8 @@ class Publisher:
         Raises:
             BrokerUnavailable, ChannelClosed, BrokerRefused: why it ended, unless it was stopped.
         """
+        if self._stop.is_set():
+            return  # stopped while it waited for this attempt
         self._turned_at = time.monotonic()
         chosen = prepare(self._broker)
         self._ended = None
@@ -237,43 +240,77 @@ class Publisher:
             raise ended
 
     def _mark_lost(self) -> None:
-        if self._is_open:
-            self._since = self._clock()
-        self._is_open = self._is_blocked = self._is_turn_due = False
+        self._mark_not_open()
+        self._is_blocked = self._is_turn_due = False
         self._metrics.connected.labels("rabbitmq").set(0)
         self._metrics.broker_blocked.set(0)
         self._delivery.window.lost()
         self._flush()
 
+    def _mark_not_open(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._since = self._clock()
+
     def _end(self, error: ReplicatorError) -> None:
         """End the session; the first reason is the one that counts."""
         if self._ended is None:
             self._ended = error
-        self._is_open = False
+        self._mark_not_open()
         connection = self._connection
         if connection is None:
             return
         if connection.is_open:
-            connection.close()
+            self._hang_up(connection)
         elif connection.is_closed:
             connection.ioloop.stop()
 
     def _close(self) -> None:
-        self._is_open = False
+        self._mark_not_open()
         connection = self._connection
         if connection is None:
             return
         if connection.is_open:
-            connection.close()
+            self._hang_up(connection)
         elif not connection.is_closing:
             connection.ioloop.stop()
+
+    @staticmethod
+    def _hang_up(connection: Any) -> None:
+        """Close in order, but not for ever: a blocked broker and a dead link answer no close."""
+
+        def give_up() -> None:
+            if not connection.is_closed:
+                connection._adapter_disconnect_stream()  # noqa: SLF001 -- what its heartbeat calls
+
+        connection.close()
+        connection.ioloop.call_later(_CLOSE_SECONDS, give_up)
 
     # What pika calls.
 
     def _on_connected(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        connection.channel(on_open_callback=self._on_channel)
+        if self._was_open:
+            connection.channel(on_open_callback=self._on_channel)
+        else:
+            connection.channel(on_open_callback=self._try_publishing)
+
+    def _try_publishing(self, channel: Channel) -> None:
+        """Find out whether this user may publish, with a message that is taken back.
+
+        RabbitMQ looks at the permission when a message comes, and delivers what was published
+        in a transaction only when it is committed.
+        """
+
+        def may_publish(_frame: Any) -> None:
+            channel.close()
+            channel.connection.channel(on_open_callback=self._on_channel)
+
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.tx_select()
+        channel.basic_publish(self._broker.exchange, self._delivery.any_routing_key(), b"")
+        channel.tx_rollback(may_publish)
 
     def _on_not_connected(self, connection: Any, error: str | BaseException) -> None:
         cause = error if isinstance(error, BaseException) else BrokerUnavailable(error)
@@ -281,6 +318,8 @@ class Publisher:
         connection.ioloop.stop()
 
     def _on_disconnected(self, connection: Any, error: BaseException) -> None:
+        # Race: the loop may turn once more before it stops, and pika fails to write then.
+        self._mark_not_open()
         if self._ended is None:
             self._ended = BrokerUnavailable(f"the connection to RabbitMQ was lost: {error}")
         connection.ioloop.stop()
@@ -392,7 +431,10 @@ class Publisher:
             self._incoming.clear()
         for entries in batches:
             self._delivery.accept(entries)
-            self._incoming_count -= len(entries)
+        # Critical section: the store's thread adds to the count at the same time. A lost update
+        # would leave too little room for ever.
+        with self._incoming_lock:
+            self._incoming_count -= sum(map(len, batches))
 
     def _publish(self) -> None:
         connection, frames = self._connection, self._frames

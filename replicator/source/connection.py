@@ -5,7 +5,6 @@ The driver has no timeout inside of a message, none for a query, and TCP keepali
 """
 
 import contextlib
-import logging
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,8 +33,9 @@ _KEEPALIVE: Final = (
     (socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, 30_000),
 )
 
-# The driver logs to its own logger when it closes a socket whose peer is gone: noise.
-logging.getLogger("rethinkdb").setLevel(logging.CRITICAL)
+# The server's words where the driver has no error of its own for them; a table's name has none
+# of them (shared facts, section 4).
+_DENIED: Final = "does not have the required"
 
 
 class Server(NamedTuple):
@@ -79,18 +79,15 @@ def connect(server: Server) -> Any:
                 ) from err
             failures.append(f"{host}:{port}: {_reason(err)}")
         else:
-            _keep_alive(_socket(connection))
+            # The driver keeps its socket private, and when the peer is gone forgets it without
+            # closing it. There is no other way to tune, to shut or to close it.
+            connection.kept_socket = connection._instance._socket._socket  # noqa: SLF001
+            _keep_alive(connection.kept_socket)
             return connection
     raise SourceUnavailable(
         f"RethinkDB cannot be reached ({'; '.join(failures)})",
         hint="check that the server runs and that rethinkdb.url is right",
     )
-
-
-def _socket(connection: Any) -> socket.socket:
-    # The driver keeps its socket private; there is no other way to tune or to shut it.
-    found: socket.socket = connection._instance._socket._socket  # noqa: SLF001
-    return found
 
 
 def _keep_alive(sock: socket.socket) -> None:
@@ -100,15 +97,15 @@ def _keep_alive(sock: socket.socket) -> None:
 
 def shut(connection: Any) -> None:
     """End a connection from any thread: whoever reads from it gets an error at once."""
-    # AttributeError: the driver has closed it meanwhile, and dropped its socket.
-    with contextlib.suppress(OSError, AttributeError):
-        _socket(connection).shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        connection.kept_socket.shutdown(socket.SHUT_RDWR)
 
 
 def close(connection: Any) -> None:
     """Close a connection without asking the server; never waits."""
     with contextlib.suppress(reql.ReqlError, OSError):
         connection.close(noreply_wait=False)
+    connection.kept_socket.close()
 
 
 @contextlib.contextmanager
@@ -140,7 +137,7 @@ def translate(err: Exception, table: str) -> ReplicatorError:
     text = _line(err)
     if isinstance(err, reql.ReqlAuthError):
         return SourceRefused(f"RethinkDB refuses the user: {text}", hint="check rethinkdb.url")
-    if isinstance(err, reql.ReqlPermissionError) or "permission" in text:
+    if isinstance(err, reql.ReqlPermissionError) or _DENIED in text:
         return SourceRefused(
             f"no permission to read {table}: {text}",
             hint=f"grant it: r.db('{table.partition('.')[0]}').table('{table.partition('.')[2]}')"

@@ -100,7 +100,7 @@ class FeedReader:
             for attempt in retrying:
                 with attempt:
                     self._follow(attempt.retry_state)
-        except TransientError:
+        except ReplicatorError:
             if not self._stop.is_set():
                 raise
         finally:
@@ -131,6 +131,8 @@ class FeedReader:
 
     def _follow(self, retry_state: tenacity.RetryCallState) -> None:
         """Open the feed and hand over what it says, until it is lost or we are stopped."""
+        if self._stop.is_set():
+            return  # stopped while it waited for this attempt
         self.progressed_at = time.monotonic()
         feed = self._open(self._queue_size)
         with feed:

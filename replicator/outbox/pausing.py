@@ -1,0 +1,44 @@
+"""When the feeds pause because the outbox is full, and when they go on (promise G5)."""
+
+import dataclasses
+from typing import Final, NamedTuple
+
+from replicator.domain.feed_state import FeedEvent, FeedState, next_state
+from replicator.outbox.capture import Feed
+from replicator.outbox.entries import Totals
+
+# A feed goes on when the outbox is this far below its limit: without the distance it would stop
+# and go with every message, and RethinkDB would overflow each time.
+_RESUME_AT: Final = 0.9
+
+
+class Limits(NamedTuple):
+    """How much may lie in the outbox before the feeds pause."""
+
+    entries: int
+    bytes: int
+
+    def is_full(self, totals: Totals, *, was_full: bool) -> bool:
+        """Return whether the feeds must pause, or must still."""
+        count = totals.pending + totals.parked
+        if was_full:
+            return count > self.entries * _RESUME_AT or totals.bytes > self.bytes * _RESUME_AT
+        return count >= self.entries or totals.bytes >= self.bytes
+
+
+def paused(feed: Feed, at: int) -> Feed:
+    """Return the feed as it is while the outbox is full."""
+    if feed.state not in (FeedState.INITIALIZING, FeedState.READY):
+        return feed
+    return _after(feed, FeedEvent.PAUSED, at)
+
+
+def resumed(feed: Feed, at: int) -> Feed:
+    """Return the feed as it is when there is room again."""
+    if feed.state is not FeedState.PAUSED:
+        return feed
+    return _after(feed, FeedEvent.RESUMED_SNAPSHOT if feed.snapshot else FeedEvent.RESUMED, at)
+
+
+def _after(feed: Feed, event: FeedEvent, at: int) -> Feed:
+    return dataclasses.replace(feed, state=next_state(feed.state, event), state_since=at)
