@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from benchmarks.feeders import Bench, Replicator, tutorial
 from benchmarks.servers import Servers, servers
 
 
-def pile_up_and_drain(bench: Bench, process, count: int, size: int) -> float:
+def pile_up_and_drain(bench: Bench, process: subprocess.Popen, count: int, size: int) -> float:
     process.send_signal(signal.SIGSTOP)
     bench.insert(count, size)
     process.send_signal(signal.SIGCONT)
@@ -42,7 +43,8 @@ def drain_replicator(on: Servers, name: str, count: int, size: int, directory: P
             replicator.wait_until_ready()
             before = replicator.cpu_seconds()
             rate = pile_up_and_drain(bench, replicator.process, count, size)
-            print(f"  cpu {replicator.cpu_seconds() - before:.2f} s, peak {replicator.memory('VmHWM'):.0f} MB")
+            cpu, peak = replicator.cpu_seconds() - before, replicator.memory("VmHWM")
+            print(f"  cpu {cpu:.2f} s, peak {peak:.0f} MB")
             return rate
     finally:
         bench.close()
@@ -63,9 +65,7 @@ def main() -> None:
                 drain_tutorial(on, f"{name}_t", arguments.count, arguments.size)
             )
             rates["replicator"].append(
-                drain_replicator(
-                    on, f"{name}_r", arguments.count, arguments.size, Path(directory)
-                )
+                drain_replicator(on, f"{name}_r", arguments.count, arguments.size, Path(directory))
             )
             print({who: round(all_of[-1]) for who, all_of in rates.items()}, flush=True)
     medians = {who: statistics.median(all_of) for who, all_of in rates.items()}

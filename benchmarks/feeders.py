@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import pika
@@ -48,7 +49,9 @@ class Bench:
             self.table.insert(batch, durability="soft").run(self.connection)
 
     def depth(self) -> int:
-        return self._channel.queue_declare(self.name, durable=True, passive=True).method.message_count
+        return self._channel.queue_declare(
+            self.name, durable=True, passive=True
+        ).method.message_count
 
     def wait_for_depth(self, count: int, seconds: float) -> float:
         """Return how long it took until so many messages lay in the queue."""
@@ -162,7 +165,7 @@ class Replicator:
                 self.process.wait()
             self.process = None
 
-    def __enter__(self) -> "Replicator":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

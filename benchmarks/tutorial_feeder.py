@@ -11,7 +11,7 @@ import pika
 from rethinkdb import r
 
 
-def type_of_change(change):
+def type_of_change(change: dict) -> str:
     if change["old_val"] is None:
         return "create"
     if change["new_val"] is None:

@@ -85,24 +85,24 @@ def test_libraries_are_heard_from_warning_up_at_every_level(level: Any) -> None:
     stream = io.StringIO()
     configure_logging("json", level, stream)
 
-    logging.getLogger("pika.adapters").info("connecting")
-    logging.getLogger("pika.adapters").warning("lost %s", "it")
+    logging.getLogger("alembic.runtime").info("connecting")
+    logging.getLogger("alembic.runtime").warning("lost %s", "it")
 
     (line,) = lines(stream)
     assert (line["event"], line["component"], line["level"]) == (
         "lost it",
-        "pika.adapters",
+        "alembic.runtime",
         "warning",
     )
 
 
-def test_the_drivers_complaint_about_a_dead_socket_is_dropped() -> None:
+@pytest.mark.parametrize("driver", ["rethinkdb.net", "pika.adapters.blocking_connection"])
+def test_the_drivers_are_not_heard_since_their_losses_are_told_as_errors(driver: str) -> None:
     stream = io.StringIO()
     configure_logging("json", stream=stream)
 
-    driver = logging.getLogger("rethinkdb.net")
-    driver.error("[Errno 107] Transport endpoint is not connected")
-    driver.error("something else")
+    logging.getLogger(driver).error("[Errno 107] Transport endpoint is not connected")
+    logging.getLogger("alembic").error("something else")
 
     assert [line["event"] for line in lines(stream)] == ["something else"]
 
