@@ -64,9 +64,10 @@ class Worker:
             self._run()
         except Exception as err:  # noqa: BLE001 -- the loop's boundary: the supervisor decides
             self.error = err
-            get_logger("service").error(
-                "a part ended by an error", part=self.name, error=f"{type(err).__name__}: {err}"
-            )
+            # What has a name is told by whoever `run` raises it to; a defect is told here as well,
+            # with its trace at debug level.
+            if not isinstance(err, ReplicatorError):
+                get_logger("service").exception("a part ended by a defect", part=self.name)
         finally:
             self._on_end()
 

@@ -163,7 +163,8 @@ class Capture:
             feed.id,
             state=opened.state.value,
             table_id=item.table_id,
-            primary_key=item.primary_key,
+            # Until the comparison is complete, the index may have documents of an older table.
+            **({"primary_key": item.primary_key} if is_first else {}),
             opened_at=item.at,
             snapshot_documents=0,
         )
@@ -257,6 +258,7 @@ class Capture:
             self._connection,
             feed.id,
             state=ready.state.value,
+            primary_key=feed.rules.primary_key,
             projection=feed.projection,
             absorb_changed=0,
             alive_at=now,

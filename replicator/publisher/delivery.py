@@ -182,10 +182,11 @@ class Delivery:
 
     def any_routing_key(self) -> str:
         """Return a routing key that messages will have; permissions may depend on it."""
-        name, template = next(
-            iter(self._publication.routing_keys.items()), (TableName("", ""), _DEFAULT_ROUTING_KEY)
-        )
-        return template.format(name.database, name.table, Op.UPDATE.value)
+        for name, template in self._publication.routing_keys.items():
+            key = template.format(name.database, name.table, Op.UPDATE.value)
+            if len(key.encode()) <= MAX_BYTES:
+                return key
+        return ""
 
     def _park_key(self, entry: Entry) -> bool:
         text = f"the routing key is longer than the {MAX_BYTES} bytes that AMQP allows"

@@ -27,7 +27,7 @@ from replicator.source.watchdog import Watch
 
 _ANSWER_SECONDS: Final = 20.0
 _OPEN_SECONDS: Final = 60.0
-_MESSAGE_SECONDS: Final = 30.0
+_MESSAGE_SECONDS: Final = 60.0  # a batch of a megabyte over a slow link takes its time
 
 
 class FieldRules(NamedTuple):

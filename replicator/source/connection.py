@@ -61,7 +61,8 @@ def connect(server: Server) -> Any:
                 host=host,
                 port=port,
                 user=server.user,
-                password=server.password,
+                # The driver encodes it as Latin-1, while the server keeps UTF-8.
+                password=server.password.encode().decode("latin-1"),
                 timeout=_CONNECT_SECONDS,
                 ssl={"ca_certs": str(server.tls_ca_file)} if server.tls_ca_file else None,
             )

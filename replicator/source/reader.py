@@ -20,6 +20,7 @@ from replicator.errors import (
     ResyncRequested,
     SnapshotStalled,
     SourceRefused,
+    SourceUnavailable,
     TransientError,
 )
 from replicator.log import get_logger
@@ -123,7 +124,9 @@ class FeedReader:
         if not self._is_reported_open and not is_news:
             return
         self._is_reported_open = False
-        cause = Cause(err.cause) if isinstance(err, FeedLost) else Cause.DISCONNECT
+        cause = Cause.DISCONNECT if isinstance(err, SourceUnavailable) else Cause.ABORTED
+        if isinstance(err, FeedLost):
+            cause = Cause(err.cause)
         skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
         # Of a lost connection nobody knows when it stopped working, only when it last did.
         lost_at = self._heard_at if isinstance(err, FeedDisconnected) else 0

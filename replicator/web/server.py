@@ -7,6 +7,9 @@ service for facts and has none of its own.
 import html
 import http.server
 import json
+import socket
+import socketserver
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
@@ -119,6 +122,8 @@ class WebServer(http.server.ThreadingHTTPServer):
             SettingsInvalid: the address cannot be used.
         """
         self.observed = observed
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), _Requests)
         except OSError as err:
@@ -126,6 +131,17 @@ class WebServer(http.server.ThreadingHTTPServer):
                 f"http.listen: {host}:{port} cannot be used: {err.strerror or err}",
                 hint="choose another --http HOST:PORT, or `off`",
             ) from err
+
+
+    def server_bind(self) -> None:
+        """Bind without the base class's look-up of this host's name, which can take long."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that went away; let defects be shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):

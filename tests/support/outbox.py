@@ -1,0 +1,148 @@
+"""An outbox with a fake clock and a fake publisher, driven one step at a time."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+from replicator.domain.feed_document import Change
+from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.model import Cause, Entry, Outcomes, TableName
+from replicator.metrics import Metrics
+from replicator.outbox.capture import Feed
+from replicator.outbox.engine import open_engine
+from replicator.outbox.inbox import Inbox, Work
+from replicator.outbox.migrate import upgrade
+from replicator.outbox.store import Limits, Store, TableSettings
+
+SECOND = 1_000_000
+TABLE = TableName("db", "t")
+
+
+class FakeSink:
+    """A publisher that only takes notes."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.room = room
+        self.entries: list[Entry] = []
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        self.entries += entries
+        self.room -= len(entries)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [entry.number for entry in self.entries]
+
+    def said(self) -> list[tuple[str, str, Any]]:
+        """Return operation, origin and body of everything that was offered."""
+        return [(e.op.value, e.origin.value, json.loads(e.body)) for e in self.entries]
+
+
+class Outbox:
+    """One process's store on an outbox; `restart` is the next process."""
+
+    def __init__(
+        self,
+        path: Path,
+        *tables: TableSettings,
+        limits: Limits = Limits(1_000_000, 1 << 40),  # noqa: B008 -- an immutable value
+        room: int = 1_000_000,
+        now: int = 1_700_000_000 * SECOND,
+    ) -> None:
+        self.path = path
+        self.tables = tables or (table(),)
+        self.limits = limits
+        self.now = now
+        self.metrics = Metrics()
+        self.inbox = Inbox()
+        self.sink = FakeSink(room)
+        self.engine = open_engine(f"sqlite:///{path}", create=True)
+        upgrade(self.engine)
+        self.store = Store(
+            self.engine, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
+        )
+        self.store.prepare()
+        self.store.register(self.tables)
+        self.store.connect(self.sink)
+        self.connection = self.engine.connect()
+
+    def close(self) -> None:
+        self.connection.close()
+        self.engine.dispose()
+
+    def restart(self, *tables: TableSettings, room: int = 1_000_000) -> "Outbox":
+        """Return the next process's store: this one died without a word."""
+        self.close()
+        return Outbox(
+            self.path,
+            *(tables or self.tables),
+            limits=self.limits,
+            room=room,
+            now=self.now + 60 * SECOND,
+        )
+
+    def step(self, *items: FeedItem, outcomes: Sequence[Outcomes] = ()) -> None:
+        """Do one step with those items, a second after the last one."""
+        self.now += SECOND
+        self.store.step(self.connection, Work(list(items), list(outcomes)), self.now)
+
+    def settle(self, *entries: Entry) -> None:
+        """Confirm entries as the publisher does."""
+        size = sum(len(entry.body) for entry in entries)
+        self.step(outcomes=[Outcomes([entry.number for entry in entries], size)])
+
+    def feed(self, feed_id: int = 1) -> Feed:
+        return self.store.status.feeds[feed_id]
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Return what a statement finds, in a connection of its own."""
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sqlalchemy.text(statement))]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    # Items of a feed, each at the present time.
+
+    def opened(self, table_id: str = "T1", key: str = "id", feed_id: int = 1) -> FeedOpened:
+        return FeedOpened(feed_id, table_id, key, self.now)
+
+    def batch(self, *changes: Change, feed_id: int = 1) -> FeedBatch:
+        size = sum(len(each.old_val) + len(each.new_val) for each in changes)
+        return FeedBatch(feed_id, changes, size, self.now)
+
+    def ready(self, feed_id: int = 1) -> SnapshotRead:
+        return SnapshotRead(feed_id, self.now)
+
+    def closed(
+        self,
+        cause: Cause = Cause.DISCONNECT,
+        error: str = "lost",
+        skipped: int = 0,
+        feed_id: int = 1,
+    ) -> FeedClosed:
+        return FeedClosed(feed_id, cause, error, skipped, self.now)
+
+
+def table(
+    name: TableName = TABLE,
+    *,
+    projection: str = "{}",
+    keep_documents: bool = False,
+    is_baseline: bool = False,
+) -> TableSettings:
+    return TableSettings(name, projection, keep_documents, is_baseline)
+
+
+@contextlib.contextmanager
+def outbox(path: Path, *tables: TableSettings, **options: Any) -> Iterator[Outbox]:
+    """Open an outbox in a directory and close it in the end."""
+    opened = Outbox(path / "outbox.db", *tables, **options)
+    try:
+        yield opened
+    finally:
+        opened.close()

@@ -1,0 +1,178 @@
+"""Batches of an open changefeed, and what the driver's errors mean, with a fake cursor."""
+
+import socket
+from collections import deque
+from typing import Any
+
+import pytest
+from rethinkdb import errors as reql
+
+from replicator.domain.feed_document import Change
+from replicator.domain.model import TableName
+from replicator.errors import (
+    FeedAborted,
+    FeedDisconnected,
+    FeedOverflowed,
+    SettingsInvalid,
+    SourceRefused,
+    TableUnusable,
+)
+from replicator.source.changefeed import Changefeed, FieldRules, _Decoder, _projected
+from replicator.source.connection import shut, translated
+from replicator.source.watchdog import Watch
+from tests.support.feed_elements import add
+
+NAME = TableName("db", "t")
+LOSS = Change(error="Changefeed cache over array size limit, skipped 202 elements.")
+
+
+class FakeCursor:
+    """Batches, one a response, as the driver keeps them."""
+
+    def __init__(self, *batches: list[Any] | Exception) -> None:
+        self._batches = list(batches)
+        self.items: deque[Any] = deque()
+
+    def next(self, wait: float) -> Any:
+        assert wait == 1
+        if not self.items:
+            if not self._batches:
+                raise reql.ReqlTimeoutError
+            batch = self._batches.pop(0)
+            if isinstance(batch, Exception):
+                raise batch
+            self.items.extend(batch)
+        return self.items.popleft()
+
+
+class FakeConnection:
+    def __init__(self, answer: Exception | None = None) -> None:
+        self.answer = answer
+        self.kept_socket = socket.socket()
+
+    def __del__(self) -> None:
+        self.kept_socket.close()
+
+    def server(self) -> dict[str, str]:
+        if self.answer is not None:
+            raise self.answer
+        return {"name": "s"}
+
+    def close(self, *, noreply_wait: bool) -> None:
+        assert not noreply_wait
+        raise reql.ReqlDriverError("already gone")
+
+
+def feed(*batches: list[Any] | Exception) -> Changefeed:
+    return Changefeed(FakeConnection(), FakeCursor(*batches), Watch(), NAME)
+
+
+def test_a_batch_comes_whole() -> None:
+    elements = [add({"id": n}) for n in range(3)]
+    found = feed(elements, elements[:1])
+
+    assert found.read(1) == elements
+    assert found.read(1) == elements[:1]
+    assert found.read(1) == []
+
+
+def test_what_came_before_a_loss_is_returned_before_it_is_raised() -> None:
+    elements = [add({"id": n}) for n in range(3)]
+    found = feed([*elements, LOSS, *elements])
+
+    assert found.read(1) == elements
+    with pytest.raises(FeedOverflowed) as lost:
+        found.read(1)
+    assert lost.value.skipped == 202
+
+
+def test_a_batch_that_cannot_be_decoded_ends_the_feed() -> None:
+    decoded = _Decoder().decode('{"t":3,"r":[{"new_val":{"id":')
+    assert decoded["t"] == 3
+
+    with pytest.raises(FeedAborted, match="cannot be read"):
+        feed(decoded["r"]).read(1)  # type: ignore[arg-type]
+
+
+def test_a_feed_that_ends_normally_is_lost_too() -> None:
+    with pytest.raises(FeedAborted, match="ended"):
+        feed(reql.ReqlCursorEmpty()).read(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (reql.ReqlDriverError("Connection is closed."), FeedDisconnected),
+        (reql.ReqlRuntimeError("Connection is closed.", None, []), FeedDisconnected),
+        (ConnectionResetError("reset"), FeedDisconnected),
+        (AttributeError("'NoneType' object has no attribute 'recv'"), FeedDisconnected),
+        (reql.ReqlOpFailedError("Changefeed aborted (unavailable).", None, []), FeedAborted),
+        (reql.ReqlOpIndeterminateError("Query terminated.", None, []), FeedAborted),
+        (reql.ReqlOpFailedError("Table `db.t` does not exist.", None, []), TableUnusable),
+        (reql.ReqlPermissionError("User `u` does not have `read`", None, []), SourceRefused),
+        (
+            reql.ReqlInternalError("User `u` does not have the required `read`", None, []),
+            SourceRefused,
+        ),
+        (reql.ReqlAuthError("wrong password"), SourceRefused),
+    ],
+)
+def test_every_error_of_the_driver_has_a_meaning(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as lost:
+        feed(error).read(1)
+    assert "\n" not in str(lost.value)
+
+
+def test_an_attribute_error_of_our_own_is_not_hidden() -> None:
+    with pytest.raises(AttributeError, match="typo"), translated("db.t"):
+        raise AttributeError("typo")
+
+
+def test_a_ping_without_an_answer_is_a_lost_connection() -> None:
+    silent = Changefeed(
+        FakeConnection(reql.ReqlDriverError("Connection is closed.")), FakeCursor(), Watch(), NAME
+    )
+    with pytest.raises(FeedDisconnected):
+        silent.ping()
+    feed().ping()
+
+
+def test_a_feed_is_closed_even_when_its_connection_is_gone() -> None:
+    with feed() as opened:
+        opened.abort()
+
+    assert opened._connection.kept_socket.fileno() == -1
+
+
+def test_shutting_wakes_whoever_reads() -> None:
+    ours, theirs = socket.socketpair()
+    connection = FakeConnection()
+    connection.kept_socket.close()
+    connection.kept_socket = ours
+    shut(connection)
+
+    assert ours.recv(1) == b""
+    ours.close()
+    theirs.close()
+    shut(connection)
+
+
+class FakeTable:
+    def __init__(self) -> None:
+        self.said: tuple[str, ...] = ()
+
+    def pluck(self, *fields: str) -> str:
+        return f"pluck {','.join(fields)}"
+
+    def without(self, *fields: str) -> str:
+        return f"without {','.join(fields)}"
+
+
+def test_fields_are_left_out_by_the_server_and_the_key_never() -> None:
+    table = FakeTable()
+
+    assert _projected(table, FieldRules(), "id", NAME) is table
+    assert _projected(table, FieldRules(["a", "id"]), "id", NAME) == "pluck id,a"
+    assert _projected(table, FieldRules(None, ["a"]), "id", NAME) == "without a"
+    with pytest.raises(SettingsInvalid, match="primary key"):
+        _projected(table, FieldRules(None, ["id"]), "id", NAME)

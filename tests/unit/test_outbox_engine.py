@@ -1,0 +1,220 @@
+"""Opening an outbox, its lock, and what errors of the database mean."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from replicator.errors import (
+    OutboxInUse,
+    OutboxMissing,
+    OutboxUnavailable,
+    OutboxUnusable,
+)
+from replicator.outbox import engine as engine_module
+from replicator.outbox.engine import (
+    data_version,
+    database_path,
+    give_back_space,
+    open_engine,
+    open_reader,
+    parse_url,
+    translated,
+)
+from replicator.outbox.lock import OutboxLock
+
+
+def make(tmp_path: Path) -> Engine:
+    engine = open_engine(f"sqlite:///{tmp_path}/outbox.db", create=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE bytes (id INTEGER PRIMARY KEY, b BLOB)")
+    return engine
+
+
+def test_a_missing_outbox_is_made_only_when_asked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new/outbox.db"
+    with pytest.raises(OutboxMissing) as missing:
+        open_engine(url)
+    assert missing.value.hint
+    open_engine(url, create=True)
+
+    assert stat.S_IMODE(database_path(url).stat().st_mode) == 0o600
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutboxUnusable, match="cannot be created"):
+        open_engine(f"sqlite:///{tmp_path}/file/outbox.db", create=True)
+    with pytest.raises(OutboxUnusable, match="lock file"):
+        OutboxLock(tmp_path / "file" / "outbox.db").acquire()
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("not a url", "not an SQLAlchemy URL"),
+        ("postgresql://x/y", "cannot be on postgresql"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+    ],
+)
+def test_a_url_that_cannot_be_an_outbox_is_refused(url: str, complaint: str) -> None:
+    with pytest.raises(OutboxUnusable, match=complaint):
+        parse_url(url)
+
+
+def test_every_connection_writes_through_a_log_that_survives_a_power_cut(tmp_path: Path) -> None:
+    with make(tmp_path).connect() as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "auto_vacuum", "foreign_keys")
+        }
+
+    assert found == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
+
+
+def test_a_full_disk_rolls_back_and_passes_by_itself(tmp_path: Path) -> None:
+    engine = make(tmp_path)
+    with engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+        connection.rollback()
+
+        def write(many: int) -> None:
+            with translated("here"), connection.begin():
+                connection.execute(
+                    text("INSERT INTO bytes (b) VALUES (zeroblob(1000))"), [{}] * many
+                )
+
+        write(2)
+        with pytest.raises(OutboxUnavailable, match="here cannot be written now") as full:
+            write(1000)
+        assert full.value.hint
+        assert connection.exec_driver_sql("SELECT count(*) FROM bytes").scalar() == 2
+        connection.rollback()
+        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+        connection.rollback()
+        write(1000)
+        assert connection.exec_driver_sql("SELECT count(*) FROM bytes").scalar() == 1002
+
+
+def test_a_locked_database_passes_by_itself_and_the_connection_stays_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
+    engine = make(tmp_path)
+    with engine.connect() as connection:
+        with (
+            engine.begin(),
+            pytest.raises(OutboxUnavailable, match="locked"),
+            translated(),
+            connection.begin(),
+        ):
+            pass
+        with translated(), connection.begin():
+            connection.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
+
+        assert connection.exec_driver_sql("SELECT count(*) FROM bytes").scalar() == 1
+
+
+def test_a_reader_never_takes_the_write_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
+    engine = make(tmp_path)
+    reader = open_reader(f"sqlite:///{tmp_path}/outbox.db")
+
+    with engine.begin(), reader.begin() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM bytes").scalar() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, OutboxUnavailable),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, OutboxUnavailable),
+        (sqlite3.SQLITE_IOERR_FSYNC, OutboxUnavailable),
+        (sqlite3.SQLITE_READONLY, OutboxUnusable),
+        (sqlite3.SQLITE_CORRUPT, OutboxUnusable),
+        (sqlite3.SQLITE_NOTADB, OutboxUnusable),
+        (sqlite3.SQLITE_ERROR, OutboxUnusable),
+    ],
+)
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_what_passes_by_itself_is_told_from_what_does_not(
+    code: int, kind: type[Exception], *, is_wrapped: bool
+) -> None:
+    error = sqlite3.OperationalError("it broke")
+    error.sqlite_errorcode = code
+
+    with pytest.raises(kind, match="it broke") as caught, translated():
+        raise OperationalError("statement", {}, error) if is_wrapped else error
+
+    assert caught.value.__cause__ is not None
+
+
+def test_freed_space_is_given_back_in_steps(tmp_path: Path) -> None:
+    engine = make(tmp_path)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO bytes (b) VALUES (zeroblob(4000))"), [{}] * 100)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM bytes")
+    with engine.begin() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        left = give_back_space(connection, 10)
+        assert connection.exec_driver_sql("PRAGMA page_count").scalar_one() <= pages - 10
+        assert left > 0
+        assert give_back_space(connection, 1000) == 0
+        assert connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == 0
+        assert give_back_space(connection, 10) == 0
+
+
+def test_only_another_connections_change_is_noticed(tmp_path: Path) -> None:
+    engine = make(tmp_path)
+    with engine.connect() as connection:
+        before = data_version(connection)
+        connection.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
+        connection.commit()
+        assert data_version(connection) == before
+        connection.rollback()
+        with engine.begin() as other:
+            other.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
+        assert data_version(connection) != before
+
+
+# The lock.
+
+HOLD = """
+import sys
+from pathlib import Path
+from replicator.outbox.lock import OutboxLock
+with OutboxLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_and_told_which_has_the_outbox(tmp_path: Path) -> None:
+    database = tmp_path / "deep" / "outbox.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutboxInUse, match=f"process {holder.pid}") as refused:
+            OutboxLock(database).acquire()
+        assert "--outbox" in str(refused.value.hint)
+        holder.kill()
+        holder.wait()
+
+    with OutboxLock(database) as lock, pytest.raises(OutboxInUse):
+        OutboxLock(database).acquire()
+    lock.release()

@@ -1,0 +1,204 @@
+"""Rows of the outbox and of the document index."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection
+
+from replicator.domain.model import Cause, Entry, Failure, Known, Op, Origin, TableName
+from replicator.domain.reconcile import Plan
+from replicator.outbox import entries, feeds, index
+from replicator.outbox.engine import open_engine
+from replicator.outbox.migrate import upgrade
+
+NAME = TableName("db", "t")
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = open_engine(f"sqlite:///{tmp_path}/outbox.db", create=True)
+    upgrade(engine)
+    with engine.begin() as opened:
+        feeds.register(opened, NAME, "{}")
+        yield opened
+
+
+def entry(number: int, body: bytes = b"{}") -> Entry:
+    return Entry(number, 1, f'"{number}"', Op.UPDATE, Origin.RESYNC, body, number * 10)
+
+
+def inserted(rows: dict[str, Known]) -> Plan:
+    return Plan([], rows, [], [], [], 0, 0)
+
+
+# Entries.
+
+
+@given(numbers=st.lists(st.integers(1, 60)))
+def test_runs_hold_every_number_and_no_other(numbers: list[int]) -> None:
+    ranges = list(entries.runs(numbers))
+
+    covered = [number for first, last in ranges for number in range(first, last + 1)]
+    assert sorted(set(numbers)) == sorted(set(covered))
+    has_joined_runs = all(a[1] + 1 < b[0] for a, b in itertools.pairwise(ranges))
+    assert has_joined_runs or len(numbers) != len(set(numbers))
+
+
+def test_what_is_settled_is_gone_and_nothing_else(connection: Connection) -> None:
+    entries.append(connection, [entry(number) for number in range(1, 11)])
+    entries.settle(connection, [9, 2, 3, 4, 7])
+    entries.settle(connection, [])
+    entries.settle(connection, [2])
+
+    page = entries.page(connection, after=0, most=100, most_bytes=10**6)
+    assert [each.number for each in page.entries] == [1, 5, 6, 8, 10]
+
+
+def test_a_page_is_read_back_as_it_was_written(connection: Connection) -> None:
+    written = [entry(1, b"\x00\xff"), entry(2), entry(3)]
+    entries.append(connection, written)
+
+    assert entries.page(connection, after=0, most=10, most_bytes=100) == (written, True)
+    assert entries.page(connection, after=1, most=2, most_bytes=100) == (written[1:], False)
+    assert entries.page(connection, after=3, most=2, most_bytes=100) == ([], True)
+
+
+def test_a_page_ends_after_the_entry_that_goes_over_its_bytes(connection: Connection) -> None:
+    entries.append(connection, [entry(1, b"x" * 50), entry(2, b"x" * 60), entry(3)])
+
+    page = entries.page(connection, after=0, most=10, most_bytes=100)
+    assert [each.number for each in page.entries] == [1, 2]
+    assert not page.is_last
+    page = entries.page(connection, after=0, most=10, most_bytes=1)
+    assert [each.number for each in page.entries] == [1]
+
+
+def test_parked_entries_are_counted_and_not_read_back(connection: Connection) -> None:
+    entries.append(connection, [entry(1), entry(2, b"xyz"), entry(3)])
+    entries.park(connection, [Failure(1, "too_large", "16 MiB")])
+    entries.record_failures(connection, [Failure(2, "nacked", "no", 3)])
+    entries.park(connection, [])
+    entries.record_failures(connection, [])
+
+    page = entries.page(connection, after=0, most=10, most_bytes=100)
+    assert [each.number for each in page.entries] == [2, 3]
+    assert entries.totals(connection) == (2, 1, 7, 20)
+    assert entries.oldest_pending(connection) == 20
+
+
+def test_an_empty_outbox_has_no_oldest_entry(connection: Connection) -> None:
+    entries.append(connection, [])
+
+    assert entries.totals(connection) == (0, 0, 0, None)
+    assert entries.oldest_pending(connection) is None
+
+
+# The index.
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_rows_are_found_by_their_keys(connection: Connection, *, is_kept: bool) -> None:
+    texts = ["", "a", "é\U0001f600", "a\x7fb", "\u2028", "\ufffe", 'quote"', "back\\", "nul\x00"]
+    keys = [json.dumps(text, ensure_ascii=False) for text in texts] + ["1", "-1.5e-7", "[1,2]"]
+    rows = {key: Known(n, bytes([n]) * 16, b"{}") for n, key in enumerate(keys, 1)}
+    index.apply(connection, 1, inserted(rows))
+
+    found = index.lookup(connection, 1, [*keys, *keys, '"unknown"'], with_documents=is_kept)
+
+    assert found == {
+        key: row if is_kept else row._replace(document=None) for key, row in rows.items()
+    }
+    assert index.lookup(connection, 2, keys, with_documents=is_kept) == {}
+    assert index.count(connection, 1) == len(keys)
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), unique=True))
+def test_any_key_survives_the_way_into_the_lookup(texts: list[str]) -> None:
+    engine = open_memory()
+    keys = [json.dumps(text, ensure_ascii=False) for text in texts]
+    with engine.begin() as opened:
+        rows = {key: Known(n, b"d" * 16) for n, key in enumerate(keys, 1)}
+        index.apply(opened, 1, inserted(rows))
+        assert index.lookup(opened, 1, keys, with_documents=False) == rows
+    engine.dispose()
+
+
+def open_memory():  # noqa: ANN201 -- a bare engine, made fresh for each example
+    from sqlalchemy import create_engine
+
+    from replicator.outbox.schema import metadata
+
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    return engine
+
+
+def test_pages_follow_each_other_in_the_order_of_keys(connection: Connection) -> None:
+    rows = {f'"{n:02d}"': Known(100 - n, b"d" * 16, b"{}") for n in range(25)}
+    index.apply(connection, 1, inserted(rows))
+
+    found: list[str] = []
+    while True:
+        after = found[-1] if found else None
+        page = index.page(connection, 1, after=after, most=10, with_documents=True)
+        found += page
+        assert all(row.document == b"{}" for row in page.values())
+        if len(page) < 10:
+            break
+
+    assert found == sorted(rows)
+
+
+def test_a_plan_is_applied_whole(connection: Connection) -> None:
+    index.apply(connection, 1, inserted({"1": Known(1, b"a" * 16), "2": Known(2, b"b" * 16)}))
+    plan = Plan([], {"1": Known(3, b"c" * 16)}, [Known(2, b"e" * 16, b"{}")], [1], [], 4, 0)
+    index.apply(connection, 1, plan)
+
+    assert index.lookup(connection, 1, ["1", "2"], with_documents=True) == {
+        "1": Known(3, b"c" * 16),
+        "2": Known(2, b"e" * 16, b"{}"),
+    }
+    assert index.next_row_id(connection) == 4
+
+
+def test_an_empty_index_starts_with_row_one(connection: Connection) -> None:
+    index.remove(connection, [])
+
+    assert index.next_row_id(connection) == 1
+
+
+# Feeds and gaps.
+
+
+def test_a_feed_is_registered_once(connection: Connection) -> None:
+    row, is_new = feeds.register(connection, NAME, "other")
+    assert not is_new
+    assert (row.name, row.projection) == (NAME, "{}")
+
+    other, is_new = feeds.register(connection, TableName("db", "u"), "{}")
+    assert is_new
+    assert feeds.names(connection) == {row.id: NAME, other.id: TableName("db", "u")}
+
+
+def test_a_registered_feed_is_lost_until_it_is_opened(connection: Connection) -> None:
+    feeds.save(connection, 1, state="ready")
+    feeds.register(connection, NAME, "{}")
+
+    assert connection.exec_driver_sql("SELECT state FROM feeds").scalar() == "lost"
+
+
+def test_a_gap_is_opened_counted_and_closed(connection: Connection) -> None:
+    assert feeds.open_gap(connection, 1) is None
+    gap = feeds.record_gap(connection, 1, Cause.OVERFLOW, 5)
+    assert feeds.open_gap(connection, 1) == gap
+    feeds.add_to_gap(connection, gap.id, created=2, deleted=0)
+    feeds.add_to_gap(connection, gap.id, created=1, skipped=7)
+    feeds.add_to_gap(connection, gap.id)
+
+    assert tuple(feeds.close_gap(connection, gap.id, 9)) == (3, 0, 0)
+    assert feeds.open_gap(connection, 1) is None

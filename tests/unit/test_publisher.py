@@ -1,0 +1,251 @@
+"""The publisher's loop without a broker: what it takes in, when it stops, what it survives."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+from pika import exceptions
+
+from replicator.domain.model import Entry, Op, Origin, Outcomes, TableName
+from replicator.errors import BrokerRefused, BrokerUnavailable
+from replicator.metrics import Metrics
+from replicator.publisher import broker as broker_module
+from replicator.publisher import publisher as publisher_module
+from replicator.publisher.broker import Broker, Publication, prepare
+from replicator.publisher.publisher import Publisher
+
+
+def entry(number: int) -> Entry:
+    return Entry(number, 1, str(number), Op.UPDATE, Origin.FEED, b"{}", 0)
+
+
+def broker(host: tuple[str, int] = ("127.0.0.1", 1)) -> Broker:
+    return Broker([host], "guest", "guest", "/", "rethinkdb")
+
+
+def publisher(report: Any = None, **publication: Any) -> Publisher:
+    return Publisher(
+        broker(),
+        Publication(**publication),
+        outbox_id="abcdefg2",
+        names={1: TableName("db", "t")},
+        report=report or (lambda _outcomes: None),
+        metrics=Metrics(),
+        clock=lambda: 5.0,
+    )
+
+
+class FakeLoop:
+    def __init__(self) -> None:
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def call_later(self, _delay: float, _callback: Any) -> None: ...
+
+    def add_callback_threadsafe(self, _callback: Any) -> None: ...
+
+
+class FakeConnection:
+    """A connection of pika's that was lost: writing to it fails as pika's own does."""
+
+    def __init__(self) -> None:
+        self.ioloop = FakeLoop()
+        self.is_open = True
+        self.is_closed = self.is_closing = False
+        self.params = pika.ConnectionParameters()
+        self.written: list[bytes] = []
+        self.is_lost = False
+
+    def _output_marshaled_frames(self, frames: list[bytes]) -> None:
+        if self.is_lost:
+            raise AttributeError("'NoneType' object has no attribute 'write'")
+        self.written += frames
+
+    def close(self) -> None:
+        self.is_open, self.is_closing = False, True
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A broker that accepts and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening
+
+
+def begun(found: Publisher) -> FakeConnection:
+    connection = FakeConnection()
+    found._connection = connection  # type: ignore[assignment]
+    found._begin(type("Channel", (), {"channel_number": 1})())  # type: ignore[arg-type]
+    return connection
+
+
+def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
+    found = publisher(window=10)
+    assert found.room == 4000
+    found.offer([entry(1), entry(2)])
+    assert found.room == 3998
+    found._turn()
+
+    assert found.room == 3998
+    assert found.status().buffered == 2
+
+
+def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
+    found = publisher(window=100_000)
+    is_done = threading.Event()
+
+    def take_in() -> None:
+        while not is_done.is_set():
+            found._accept()
+
+    taker = threading.Thread(target=take_in, daemon=True)
+    taker.start()
+    for number in range(1, 20_001):
+        found.offer([entry(number)])
+    is_done.set()
+    taker.join(20)
+    found._accept()
+
+    assert found._incoming_count == 0
+    assert found.status().buffered == 20_000
+
+
+def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
+    found = publisher()
+    connection = begun(found)
+    connection.is_lost = True
+    found._on_disconnected(connection, exceptions.StreamLostError("gone"))
+    found.offer([entry(1)])
+    found._turn()
+
+    assert connection.ioloop.is_stopped
+    assert not found.status().is_connected
+    assert found.status().in_flight == 0
+
+
+def test_what_was_in_flight_is_kept_when_the_connection_is_lost() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append)
+    connection = begun(found)
+    found.offer([entry(1), entry(2)])
+    found._turn()
+    assert found.status().in_flight == 2
+    found._on_disconnected(connection, exceptions.StreamLostError("gone"))
+    found._mark_lost()
+
+    assert (found.status().in_flight, found.status().buffered) == (0, 2)
+    assert reported == []
+    again = begun(found)
+    assert b"".join(again.written) == b"".join(connection.written)
+
+
+def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture[str]) -> None:
+    found = publisher()
+    connection = begun(found)
+    reason = type("Frame", (), {"method": type("Method", (), {"reason": "low on memory"})})
+    found._on_blocked(connection, reason)
+    found.offer([entry(1)])
+    found._turn()
+    assert connection.written == []
+    assert found.status().is_blocked
+    found._on_unblocked(connection, reason)
+
+    assert len(connection.written) == 1
+    capfd.readouterr()
+
+
+def test_a_broker_that_confirms_nothing_for_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = publisher()
+    begun(found)
+    found.offer([entry(1)])
+    found._turn()
+    monkeypatch.setattr(publisher_module, "_NO_CONFIRM_SECONDS", -1.0)
+    found._tick()
+
+    assert isinstance(found._ended, BrokerUnavailable)
+    assert not found.status().is_connected
+
+
+def test_a_drain_without_a_connection_gives_up_at_once() -> None:
+    found = publisher()
+    assert found.drain(60)
+    found.offer([entry(1)])
+
+    assert not found.drain(60)
+
+
+def test_a_publisher_that_was_stopped_does_not_connect() -> None:
+    found = publisher()
+    found.stop()
+    found.run()
+
+    assert found.status().error is None
+
+
+def test_a_permanent_error_at_start_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_broker: Broker) -> None:
+        raise BrokerRefused("wrong password")
+
+    monkeypatch.setattr(publisher_module, "prepare", refuse)
+    with pytest.raises(BrokerRefused, match="wrong password"):
+        publisher().run()
+
+
+def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = publisher()
+    found._was_open = True
+    attempts = []
+
+    def refuse(_broker: Broker) -> None:
+        attempts.append(1)
+        if len(attempts) == 3:
+            found.stop()
+        raise BrokerRefused("no permission")
+
+    monkeypatch.setattr(publisher_module, "prepare", refuse)
+    monkeypatch.setattr(
+        publisher_module,
+        "PERMANENT",
+        publisher_module.CONNECT._replace(initial_seconds=0.001, most_seconds=0.002),
+    )
+    found.run()
+
+    assert len(attempts) == 3
+    assert found.status().error == "no permission"
+    capfd.readouterr()
+
+
+def test_a_broker_that_accepts_and_says_nothing_is_unavailable(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_CONNECT_SECONDS", 0.2)
+
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        prepare(broker(listener.getsockname()))
+
+
+def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Lost:
+        is_open = True
+
+        def channel(self) -> Any:
+            return type("Channel", (), {"exchange_declare": lambda *_a, **_k: None})()
+
+        def close(self) -> None:
+            raise exceptions.StreamLostError("gone")
+
+    chosen = pika.ConnectionParameters()
+    monkeypatch.setattr(broker_module, "connect", lambda _broker: (Lost(), chosen))
+
+    assert prepare(broker()) is chosen

@@ -1,0 +1,330 @@
+"""A reader with a scripted changefeed: what it hands over, and when it opens the feed again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import pytest
+
+from replicator.domain.feed_document import Change
+from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.model import Cause, TableName
+from replicator.domain.retry import Backoff
+from replicator.errors import (
+    FeedAborted,
+    FeedDisconnected,
+    FeedOverflowed,
+    SnapshotStalled,
+    SourceRefused,
+    SourceUnavailable,
+    TableUnusable,
+)
+from replicator.metrics import Metrics
+from replicator.source import reader as reader_module
+from replicator.source.reader import FeedReader
+from tests.support.feed_elements import add, initial
+
+INITIALIZING, READY = Change(state="initializing"), Change(state="ready")
+A, B = initial({"id": "a"}), add({"id": "b"})
+Script = Sequence[list[Change] | Exception | Callable[[], Any]]
+
+
+class FakeFeed:
+    """A changefeed that says what the script says, and nothing more after it."""
+
+    table_id, primary_key = "T", "id"
+
+    def __init__(self, script: Script) -> None:
+        self._script = list(script)
+        self.pings = 0
+        self.is_closed = self.is_aborted = False
+
+    def read(self, _wait_seconds: float) -> list[Change]:
+        if not self._script:
+            return []
+        said = self._script.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        if callable(said):
+            said()
+            return []
+        return said
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.is_closed = True
+
+
+class Bench:
+    """A reader whose feeds follow scripts; it is stopped when they are used up."""
+
+    def __init__(self, *scripts: Script | Exception) -> None:
+        self.items: list[FeedItem] = []
+        self.metrics = Metrics()
+        self.queue_sizes: list[int] = []
+        self.feeds: list[FakeFeed] = []
+        self._scripts = list(scripts)
+        self.takes = 10**9
+        self.reader = FeedReader(
+            7,
+            TableName("db", "t"),
+            self._open,  # type: ignore[arg-type]
+            self,
+            self.metrics,
+        )
+
+    def put(self, item: FeedItem) -> bool:
+        self.items.append(item)
+        return len(self.items) <= self.takes
+
+    def _open(self, queue_size: int) -> FakeFeed:
+        self.queue_sizes.append(queue_size)
+        if not self._scripts:
+            self.reader.stop()
+            raise SourceUnavailable("the script is over")
+        script = self._scripts.pop(0)
+        if isinstance(script, Exception):
+            raise script
+        last = [] if self._scripts else [self.reader.stop]
+        self.feeds.append(FakeFeed([*script, *last]))
+        return self.feeds[-1]
+
+    def closed(self) -> list[tuple[Cause, str]]:
+        return [(i.cause, i.error) for i in self.items if isinstance(i, FeedClosed)]
+
+    def kinds(self) -> list[str]:
+        return [type(item).__name__ for item in self.items]
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(reader_module, "CONNECT", Backoff(0.0001, 0.0002))
+    monkeypatch.setattr(reader_module, "PERMANENT", Backoff(0.0001, 0.0002))
+    capfd.readouterr()
+
+
+def test_a_snapshot_and_changes_are_handed_over_in_feed_order() -> None:
+    bench = Bench([[INITIALIZING, A], [A, READY, B], [B]])
+    bench.reader.run()
+
+    assert bench.kinds() == [
+        "FeedOpened",
+        "FeedBatch",
+        "FeedBatch",
+        "SnapshotRead",
+        "FeedBatch",
+        "FeedBatch",
+        "FeedClosed",
+    ]
+    assert bench.items[0] == FeedOpened(7, "T", "id", bench.items[0].at)
+    batches = [item for item in bench.items if isinstance(item, FeedBatch)]
+    assert [list(batch.changes) for batch in batches] == [[A], [A], [B], [B]]
+    assert batches[0].size == len(A.new_val)
+    assert bench.closed() == [(Cause.START, "")]
+    assert bench.feeds[0].is_closed
+
+
+def test_states_alone_make_no_batch() -> None:
+    bench = Bench([[INITIALIZING], [READY]])
+    bench.reader.run()
+
+    assert bench.kinds() == ["FeedOpened", "SnapshotRead", "FeedClosed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (FeedDisconnected("gone"), Cause.DISCONNECT),
+        (FeedAborted("table dropped"), Cause.ABORTED),
+        (FeedOverflowed("skipped 202", skipped=202), Cause.OVERFLOW),
+        (SnapshotStalled("quiet"), Cause.OVERFLOW),
+    ],
+)
+def test_a_lost_feed_is_reported_with_its_cause_and_opened_again(
+    error: Exception, cause: Cause
+) -> None:
+    bench = Bench([[READY], error], [[READY]])
+    bench.reader.run()
+
+    assert bench.kinds() == ["FeedOpened", "SnapshotRead", "FeedClosed"] * 2
+    assert bench.closed() == [(cause, str(error)), (Cause.START, "")]
+    assert bench.items[2].skipped == getattr(error, "skipped", 0)  # type: ignore[union-attr]
+    assert all(feed.is_closed for feed in bench.feeds)
+    reconnects = bench.metrics.registry.get_sample_value(
+        "replicator_reconnects_total", {"peer": "rethinkdb"}
+    )
+    assert reconnects == 1
+
+
+def test_the_gap_of_a_lost_connection_begins_when_it_was_last_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    bench = Bench([[READY], [], [], FeedDisconnected("gone")], [[READY]])
+    bench.reader.run()
+
+    assert [(type(item).__name__, item.at) for item in bench.items[:3]] == [
+        ("FeedOpened", 1000),
+        ("SnapshotRead", 2000),
+        ("FeedClosed", 2000),
+    ]
+
+
+def test_an_overflow_opens_the_feed_with_a_larger_queue_up_to_a_limit() -> None:
+    overflow = FeedOverflowed("skipped", skipped=1)
+    bench = Bench(*([overflow] for _ in range(5)), [[READY]])
+    bench.reader.run()
+
+    assert bench.queue_sizes == [100_000, 200_000, 400_000, 800_000, 800_000, 800_000]
+
+
+def test_a_snapshot_that_goes_quiet_is_given_up_and_waited_for_longer_the_next_time() -> None:
+    quiet: list[list[Change]] = [[]]
+    bench = Bench([[INITIALIZING, A], *quiet * 15], [[A], *quiet * 29, [A, READY], *quiet * 40])
+    bench.reader.run()
+
+    assert [cause for cause, _ in bench.closed()] == [Cause.OVERFLOW, Cause.START]
+    assert bench.queue_sizes == [100_000, 200_000]
+    assert bench.reader._stall_seconds == 15
+
+
+def test_a_quiet_feed_is_asked_whether_its_server_is_there() -> None:
+    quiet: list[list[Change]] = [[]]
+    bench = Bench([[READY], *quiet * 25])
+    bench.reader.run()
+
+    assert bench.feeds[0].pings == 2
+    assert bench.closed() == [(Cause.START, "")]
+
+
+def test_a_permanent_error_at_start_ends_the_thread() -> None:
+    bench = Bench(SourceRefused("wrong password"))
+
+    with pytest.raises(SourceRefused):
+        bench.reader.run()
+    assert bench.kinds() == ["FeedClosed"]
+
+
+def test_a_permanent_error_later_is_retried() -> None:
+    bench = Bench([[READY], SourceRefused("revoked")], TableUnusable("no table"), [[READY]])
+    bench.reader.run()
+
+    assert [error for _, error in bench.closed()] == ["revoked", "no table", ""]
+
+
+def test_an_error_that_stays_the_same_is_reported_once() -> None:
+    refused = [SourceUnavailable("refused") for _ in range(5)]
+    bench = Bench(*refused, [[READY]])
+    bench.reader.run()
+
+    assert bench.closed() == [(Cause.DISCONNECT, "refused"), (Cause.START, "")]
+
+
+def test_the_same_loss_twice_is_reported_twice_since_the_feed_was_open_between() -> None:
+    bench = Bench([FeedAborted("aborted")], [FeedAborted("aborted")], [[READY]])
+    bench.reader.run()
+
+    assert bench.kinds()[:4] == ["FeedOpened", "FeedClosed"] * 2
+
+
+def test_a_requested_resync_opens_the_feed_again() -> None:
+    bench = Bench([[READY]], [[READY]])
+    bench._scripts[0] = [[READY], bench.reader.request_resync]
+    bench.reader.run()
+
+    assert [cause for cause, _ in bench.closed()] == [Cause.REQUESTED, Cause.START]
+
+
+def test_a_store_that_takes_no_more_ends_the_reader() -> None:
+    bench = Bench([[A], [A], [A], FeedAborted("never read")], [[READY]])
+    bench.takes = 2
+    bench.reader.run()
+
+    assert bench.kinds() == ["FeedOpened", "FeedBatch", "FeedBatch", "FeedClosed"]
+
+
+def test_a_stop_ends_the_open_feed_and_is_no_loss() -> None:
+    bench = Bench([[READY]], [[READY]])
+
+    def stop_and_break() -> None:
+        bench.reader.stop()
+        raise FeedDisconnected("shut by us")
+
+    bench._scripts[0] = [[READY], stop_and_break]
+    bench.reader.run()
+
+    assert bench.feeds[0].is_aborted
+    assert bench.closed() == [(Cause.START, "")]
+    assert len(bench.feeds) == 1
+
+
+def test_a_stop_during_the_wait_makes_no_further_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "CONNECT", Backoff(60.0, 600.0))
+    bench = Bench(SourceUnavailable("refused"), [[READY]])
+    real_put = bench.put
+
+    def stop_when_lost(item: FeedItem) -> bool:
+        if isinstance(item, FeedClosed):
+            bench.reader.stop()
+        return real_put(item)
+
+    monkeypatch.setattr(bench, "put", stop_when_lost)
+    bench.reader.run()
+
+    assert len(bench.queue_sizes) == 1
+    assert bench.closed()[-1] == (Cause.START, "")
+
+
+def test_a_permanent_error_while_stopping_is_not_an_error() -> None:
+    bench = Bench([[READY]], [[READY]])
+
+    def stop_and_refuse() -> None:
+        bench.reader.stop()
+        raise SourceRefused("revoked")
+
+    bench._scripts[0] = [[READY], stop_and_refuse]
+    bench.reader.run()
+
+    assert bench.closed() == [(Cause.START, "")]
+
+
+def test_an_unexpected_error_ends_the_thread_and_closes_the_feed_for_the_store() -> None:
+    bench = Bench([[READY], RuntimeError("a defect")], [[READY]])
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        bench.reader.run()
+    assert bench.kinds() == ["FeedOpened", "SnapshotRead", "FeedClosed"]
+    assert not bench.reader.is_connected
+
+
+def test_every_open_is_followed_by_a_close_whatever_happens() -> None:
+    bench = Bench(
+        SourceUnavailable("refused"),
+        [FeedAborted("aborted")],
+        SourceUnavailable("refused"),
+        [[A], FeedDisconnected("gone")],
+        [[A, READY], SourceRefused("revoked")],
+        TableUnusable("gone"),
+        [[READY]],
+    )
+    bench.reader.run()
+
+    is_open = False
+    for item in bench.items:
+        if isinstance(item, FeedOpened):
+            assert not is_open
+            is_open = True
+        elif isinstance(item, FeedClosed):
+            is_open = False
+        else:
+            assert is_open
+            assert isinstance(item, FeedBatch | SnapshotRead)
+    assert not is_open

@@ -1,0 +1,121 @@
+"""The store's thread: what is handed in is committed before it ends."""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.domain.model import Outcomes
+from replicator.domain.retry import Backoff
+from replicator.errors import OutboxUnavailable
+from replicator.outbox import engine as engine_module
+from replicator.outbox import store
+from tests.support.feed_elements import add
+from tests.support.outbox import Outbox, outbox
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+    monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr(store, "OUTBOX", Backoff(0.001, 0.005))
+    with outbox(tmp_path) as made:
+        yield made
+
+
+class Running:
+    """A store that runs on a thread of its own."""
+
+    def __init__(self, box: Outbox) -> None:
+        self.error: BaseException | None = None
+        self._store = box.store
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._store.run()
+        except OutboxUnavailable as err:
+            self.error = err
+
+    def stop(self) -> None:
+        self._store.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@contextlib.contextmanager
+def locked(box: Outbox) -> Iterator[None]:
+    """Hold the write lock, as another program may; waits for the store's own transactions."""
+    with contextlib.closing(sqlite3.connect(box.path, timeout=20)) as other:
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def count(box: Outbox) -> int:
+    return int(box.rows("SELECT count(*) FROM entries")[0][0])
+
+
+def test_everything_handed_in_before_the_stop_is_committed_and_settled(box: Outbox) -> None:
+    running = Running(box)
+    box.inbox.put(box.opened())
+    box.inbox.put(box.ready())
+    for number in range(50):
+        box.inbox.put(box.batch(add({"id": number})))
+    box.inbox.close()
+    assert box.inbox.wait_until_drained(20)
+    assert count(box) == 50
+    assert box.sink.numbers == list(range(1, 51))
+    box.inbox.report(Outcomes(range(1, 41), 0))
+    running.stop()
+
+    assert running.error is None
+    assert count(box) == 10
+
+
+def test_it_goes_on_by_itself_when_the_outbox_can_be_written_again(
+    box: Outbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = Running(box)
+    with locked(box):
+        box.inbox.put(box.opened())
+        box.inbox.put(box.batch(add({"id": 1})))
+        wait_until(lambda: box.store.status.error is not None)
+        assert "locked" in str(box.store.status.error)
+        assert box.sink.entries == []
+    wait_until(lambda: box.store.status.error is None and bool(box.sink.entries))
+    running.stop()
+
+    assert box.sink.numbers == [1]
+    assert running.error is None
+    capfd.readouterr()
+
+
+def test_a_stop_does_not_wait_for_an_outbox_that_cannot_be_written(
+    box: Outbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = Running(box)
+    with locked(box):
+        box.inbox.put(box.opened())
+        wait_until(lambda: box.store.status.error is not None)
+        running.stop()
+
+    assert isinstance(running.error, OutboxUnavailable)
+    capfd.readouterr()
+
+
+def test_freed_space_is_given_back_when_there_is_nothing_to_do(box: Outbox) -> None:
+    body = "x" * 2000
+    box.step(box.opened(), box.ready())
+    box.step(box.batch(*(add({"id": n, "v": body}) for n in range(300))))
+    box.settle(*box.sink.entries)
+    before = box.rows("PRAGMA freelist_count")[0][0]
+    for _ in range(4):
+        box.step()
+
+    assert before > 100
+    assert box.rows("PRAGMA freelist_count")[0][0] == 0

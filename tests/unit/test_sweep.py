@@ -1,0 +1,180 @@
+"""Looking for deleted documents after a snapshot, page by page, while changes go on."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.domain.feed_document import Change
+from replicator.domain.feed_state import FeedState
+from replicator.outbox import capture
+from tests.support.feed_elements import add, change, initial, remove
+from tests.support.outbox import Outbox, outbox
+
+
+def doc(number: int, value: int = 0) -> dict[str, object]:
+    return {"id": f"{number:03d}", "v": value}
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+    monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
+    with outbox(tmp_path) as made:
+        yield made
+
+
+def load(box: Outbox, many: int) -> None:
+    """Capture a table whose feed is then lost."""
+    box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(many))), box.ready())
+    while box.feed().state is not FeedState.READY:
+        box.step()
+    box.step(box.closed())
+
+
+def ops(box: Outbox, after: int) -> list[tuple[str, str]]:
+    return [(op, (body["new_val"] or body["old_val"])["id"]) for op, _, body in box.sink.said()][
+        after:
+    ]
+
+
+def test_a_feed_is_ready_only_when_every_page_was_looked_at(box: Outbox) -> None:
+    load(box, 35)
+    box.step(box.opened(), box.ready())
+    assert box.feed().state is FeedState.INITIALIZING
+    steps = 1
+    while box.feed().state is FeedState.INITIALIZING:
+        box.step()
+        steps += 1
+
+    assert steps == 4
+    assert ops(box, 35) == [("delete", f"{number:03d}") for number in range(35)]
+    assert box.rows("SELECT count(*) FROM documents") == [(0,)]
+
+
+def test_a_table_of_exactly_one_page_ends_too(box: Outbox) -> None:
+    load(box, 10)
+    box.step(box.opened(), box.ready())
+    box.step()
+
+    assert box.feed().state is FeedState.READY
+    assert len(ops(box, 10)) == 10
+
+
+def test_changes_between_pages_are_neither_lost_nor_taken_for_deletes(box: Outbox) -> None:
+    load(box, 30)
+    box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(0, 30, 3))), box.ready())
+    box.step(
+        box.batch(
+            add(doc(1)),  # behind the sweep: was deleted by it before
+            add(doc(29)),  # before the sweep: must not be deleted by it
+            change(doc(27), doc(27, 1)),
+            remove(doc(24)),  # must not be deleted twice
+        )
+    )
+    while box.feed().state is FeedState.INITIALIZING:
+        box.step()
+
+    copy = {f"{number:03d}" for number in range(30)}
+    for op, key in ops(box, 30):
+        copy.discard(key) if op == "delete" else copy.add(key)
+    expected = {f"{number:03d}" for number in range(0, 30, 3)} - {"024"} | {"001", "029"}
+    assert copy == expected
+    assert {key for (key,) in box.rows("SELECT key FROM documents")} == {
+        f'"{key}"' for key in expected
+    }
+    assert ops(box, 30).count(("delete", "024")) == 1
+
+
+def test_a_crash_in_the_middle_of_the_sweep_repeats_only_what_is_left(box: Outbox) -> None:
+    load(box, 30)
+    box.step(box.opened(), box.ready())
+    box.settle(*box.sink.entries)
+    again = box.restart()
+    again.step(again.opened(), again.ready())
+    while again.feed().state is FeedState.INITIALIZING:
+        again.step()
+
+    deleted = [body["old_val"]["id"] for op, _, body in box.sink.said()[30:] if op == "delete"]
+    deleted += [body["old_val"]["id"] for _, _, body in again.sink.said()]
+    assert sorted(set(deleted)) == [f"{number:03d}" for number in range(30)]
+    assert again.rows("SELECT sum(deleted) FROM gaps") == [(30,)]
+    again.close()
+
+
+def test_a_feed_that_is_lost_during_the_sweep_starts_over(box: Outbox) -> None:
+    load(box, 30)
+    box.step(box.opened(), box.ready())
+    box.step(box.closed())
+    assert box.feed().state is FeedState.LOST
+    before = len(box.sink.entries)
+    box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(20, 30))), box.ready())
+    while box.feed().state is FeedState.INITIALIZING:
+        box.step()
+
+    assert all(op == "delete" for op, _ in ops(box, before))
+    assert box.rows("SELECT count(*) FROM documents") == [(10,)]
+
+
+class History:
+    """Random writes to a table, and the copy that a consumer makes of what is published."""
+
+    def __init__(self, box: Outbox, seed: int) -> None:
+        self.box = box
+        self.rng = random.Random(seed)
+        self.table: dict[str, int] = {}
+        self.copy: dict[str, int] = {}
+        self._applied = 0
+
+    def write(self) -> Change:
+        number, value = self.rng.randrange(40), self.rng.randrange(3)
+        key = f"{number:03d}"
+        old = self.table.get(key)
+        if old is None:
+            self.table[key] = value
+            return add(doc(number, value))
+        if self.rng.random() < 0.4 or old == value:
+            del self.table[key]
+            return remove(doc(number, old))
+        self.table[key] = value
+        return change(doc(number, old), doc(number, value))
+
+    def read_snapshot(self) -> None:
+        self.box.step(self.box.opened())
+        for key in sorted(self.table):
+            self.box.step(self.box.batch(initial({"id": key, "v": self.table[key]})))
+        self.box.step(self.box.ready())
+        for _ in range(self.rng.randrange(10)):
+            self.box.step(self.box.batch(self.write()))
+        while self.box.feed().state is not FeedState.READY:
+            self.box.step()
+
+    def apply(self) -> None:
+        for _, _, body in self.box.sink.said()[self._applied :]:
+            new, old = body["new_val"], body["old_val"]
+            if new is None:
+                self.copy.pop(old["id"], None)
+            else:
+                self.copy[new["id"]] = new["v"]
+        self._applied = len(self.box.sink.entries)
+
+    def break_off(self) -> None:
+        if self.rng.random() < 0.5:
+            self.box.step(self.box.closed())
+        else:
+            self.box.settle(*self.box.sink.entries)
+            self.box = self.box.restart()
+            self._applied = 0
+        for _ in range(self.rng.randrange(20)):
+            self.write()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_histories_with_crashes_converge(box: Outbox, seed: int) -> None:
+    history = History(box, seed)
+    for _ in range(12):
+        history.read_snapshot()
+        history.apply()
+        assert history.copy == history.table
+        history.break_off()
+    history.box.close()
