@@ -36,6 +36,7 @@ from replicator.publisher.broker import (
     translate,
 )
 from replicator.publisher.delivery import Delivery
+from replicator.publisher.fence import fence_name, take_fence
 from replicator.publisher.frames import PublishFrames
 from replicator.retrying import for_ever
 
@@ -291,6 +292,14 @@ class Publisher:
     def _on_connected(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        take_fence(
+            connection,
+            fence_name(self._broker.exchange, self._outbox_id),
+            on_taken=lambda: self._on_fenced(connection),
+            on_failed=self._end,
+        )
+
+    def _on_fenced(self, connection: Any) -> None:
         if self._was_open:
             connection.channel(on_open_callback=self._on_channel)
         else:

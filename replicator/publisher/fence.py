@@ -1,0 +1,75 @@
+"""The fence: nothing is published while an earlier connection of this outbox is open.
+
+A connection can be lost here and go on at the broker: what it still holds of our bytes, in a
+buffer or behind a partition that heals, would be enqueued after the new connection has sent newer
+entries, and a consumer would get an old state last (promise G3). So each connection first declares
+an exclusive queue that is named for the outbox. RabbitMQ gives it to one connection at a time, and
+only when the one before has ended does the next get it. It also keeps two copies of one outbox
+from publishing at the same time.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pika import exceptions
+from pika.channel import Channel
+
+from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
+from replicator.log import get_logger
+from replicator.publisher.broker import ACCESS_REFUSED
+
+# AMQP 0-9-1, section 1.2: another connection has the exclusive queue.
+RESOURCE_LOCKED: Final = 405
+_MOST_BYTES: Final = 255
+
+
+def fence_name(exchange: str, outbox_id: str) -> str:
+    """Return the queue's name; it begins like the exchange, so that permissions cover both."""
+    name = f"{exchange}.replicator.{outbox_id}"
+    return name if len(name.encode()) <= _MOST_BYTES else f"replicator.{outbox_id}"
+
+
+def take_fence(
+    connection: Any,
+    name: str,
+    *,
+    on_taken: Callable[[], None],
+    on_failed: Callable[[ReplicatorError], None],
+) -> None:
+    """Declare the exclusive queue on a channel of its own; runs on the connection's loop.
+
+    A user who may not declare it publishes without it: that is said in the log, and only order
+    after a lost connection is weaker for it.
+    """
+
+    def on_open(channel: Channel) -> None:
+        channel.add_on_close_callback(on_closed)
+        channel.queue_declare(name, exclusive=True, callback=lambda _frame: channel.close())
+
+    def on_closed(_channel: Channel, reason: BaseException) -> None:
+        if isinstance(reason, exceptions.ChannelClosedByClient):
+            on_taken()
+        elif not isinstance(reason, exceptions.ChannelClosedByBroker):
+            return  # the connection goes as well, and says why
+        elif reason.reply_code == RESOURCE_LOCKED:
+            on_failed(
+                BrokerUnavailable(
+                    "an earlier connection of this outbox is still open at RabbitMQ",
+                    hint="it ends by its heartbeat; or another process has a copy of this outbox",
+                )
+            )
+        elif reason.reply_code == ACCESS_REFUSED:
+            get_logger("publisher").warning(
+                "publishing without a fence: no permission to declare its queue",
+                queue=name,
+                hint="grant configure permission on it: order then holds after lost connections",
+            )
+            on_taken()
+        else:
+            on_failed(
+                ChannelClosed(
+                    f"RabbitMQ refused the fence: {reason.reply_code} {reason.reply_text}"
+                )
+            )
+
+    connection.channel(on_open_callback=on_open)
