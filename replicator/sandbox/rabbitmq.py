@@ -275,7 +275,7 @@ class PrivateRabbitMQ:
 
     def close_connections(self, reason: str) -> None:
         """Close every client's connection, as an operator does before an upgrade."""
-        self.ctl("close_all_connections", reason)
+        self.ctl("close_all_connections", "--global", reason)
 
     def add_vhost(self, name: str) -> str:
         """Make a virtual host that guest may use; give its URL. Safe to repeat."""

@@ -1,0 +1,152 @@
+"""A publisher on its own thread, with entries that a test makes by hand, without an outbox."""
+
+import itertools
+import json
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, Self
+
+import pika
+
+from replicator.domain.model import Entry, Failure, Op, Origin, Outcomes, TableName
+from replicator.domain.window import Window
+from replicator.errors import ReplicatorError
+from replicator.metrics import Metrics
+from replicator.publisher.broker import Broker, Publication
+from replicator.publisher.publisher import Publisher
+from tests.support.consumer import Consumer
+from tests.support.wait import wait_until
+
+OUTBOX_ID = "abcdefgh"
+TABLE = TableName("shop", "mytable")
+CAPTURED_AT = 1_700_000_000_123_456
+_JOIN_SECONDS = 10
+
+
+def broker_of(url: str, **changes: Any) -> Broker:
+    """Return the broker that a URL names."""
+    found = pika.URLParameters(url)
+    broker = Broker(
+        hosts=[(found.host, found.port)],
+        user=found.credentials.username,
+        password=found.credentials.password,
+        virtual_host=found.virtual_host,
+        exchange="rethinkdb",
+        is_tls=found.ssl_options is not None,
+    )
+    return broker._replace(**changes)
+
+
+def make_entry(number: int, key: object = 1, **fields: Any) -> Entry:
+    body = {"old_val": None, "new_val": {"id": key, "n": number}}
+    return Entry(
+        **{
+            "number": number,
+            "feed_id": 1,
+            "key": json.dumps(key),
+            "op": Op.UPDATE,
+            "origin": Origin.FEED,
+            "body": json.dumps(body).encode(),
+            "captured_at": CAPTURED_AT,
+            **fields,
+        }
+    )
+
+
+def make_entries(count: int, *, keys: int, first: int = 1) -> list[Entry]:
+    """Return entries of a few documents, each with many versions, in the order of their numbers."""
+    return [make_entry(number, number % keys) for number in range(first, first + count)]
+
+
+class RunningPublisher:
+    """Runs a `Publisher`; whatever it reports is kept. On exit it is stopped and has ended."""
+
+    def __init__(self, broker: str | Broker, **publication: Any) -> None:
+        self.metrics = Metrics()
+        self.reports: list[Outcomes] = []
+        self.error: ReplicatorError | None = None
+        self.publisher = Publisher(
+            broker_of(broker) if isinstance(broker, str) else broker,
+            Publication(**publication),
+            outbox_id=OUTBOX_ID,
+            names={1: TABLE},
+            report=self.reports.append,
+            metrics=self.metrics,
+        )
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.publisher.run()
+        except ReplicatorError as err:
+            self.error = err
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.publisher.stop()
+        self.thread.join(_JOIN_SECONDS)
+        assert not self.thread.is_alive(), "the publisher did not stop"
+
+    @property
+    def window(self) -> Window:
+        return self.publisher._delivery.window
+
+    @property
+    def settled(self) -> list[int]:
+        return [number for report in list(self.reports) for number in report.settled]
+
+    @property
+    def failed(self) -> list[Failure]:
+        return [failure for report in list(self.reports) for failure in report.failed]
+
+    @property
+    def parked(self) -> list[Failure]:
+        return [failure for report in list(self.reports) for failure in report.parked]
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Offer as the store does: never more than there is room for."""
+        waiting = iter(entries)
+        while page := list(itertools.islice(waiting, 500)):
+            wait_until(lambda page=page: self.publisher.room >= len(page), 30, "room")
+            self.publisher.offer(page)
+
+    def wait_until_connected(self, seconds: float = 20) -> None:
+        wait_until(lambda: self.publisher.status().is_connected, seconds, "a connection")
+
+    def wait_until_settled(self, count: int, seconds: float = 30) -> None:
+        wait_until(lambda: len(self.settled) >= count, seconds, f"{count} settled entries")
+
+    def wait_for_refusal(self, seconds: float = 20) -> ReplicatorError:
+        """Return the error that ended it."""
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), f"still running: {self.publisher.status()}"
+        assert self.error is not None
+        return self.error
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def assert_all_arrived_in_order(consumer: Consumer, entries: Sequence[Entry]) -> None:
+    """G1 and G3: nothing is missing, and each document's first deliveries are in order."""
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for entry in entries:
+        wanted[entry.key].append(entry.number)
+    numbers = {entry.number for entry in entries}
+    consumer.wait_for(lambda it: numbers <= {message.entry for message in it._history}, 30)
+    arrived: dict[str, list[int]] = defaultdict(list)
+    for message in consumer.history:
+        arrived[json.dumps((message.new_val or message.old_val)["id"])].append(message.entry)
+    for key, expected in wanted.items():
+        assert list(dict.fromkeys(arrived[key])) == expected, f"first deliveries of {key}"
+        assert arrived[key][-1] == expected[-1], f"the last delivered of {key} is not the newest"
+
+
+def repeated(consumer: Consumer) -> list[int]:
+    """Return the entries that arrived more than once."""
+    counts = Counter(message.entry for message in consumer.history)
+    return [number for number, count in counts.items() if count > 1]
