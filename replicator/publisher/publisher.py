@@ -11,38 +11,27 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import pika
-from pika import exceptions, spec
-from pika.channel import Channel
+from pika import spec
 
 from replicator.domain.model import Entry, Outcomes, Returned, TableName
 from replicator.domain.retry import CONNECT, PERMANENT
 from replicator.errors import (
-    BrokerRefused,
     BrokerUnavailable,
-    ChannelClosed,
     PermanentError,
     ReplicatorError,
     TransientError,
 )
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.publisher.broker import (
-    ACCESS_REFUSED,
-    NOT_FOUND,
-    Broker,
-    Publication,
-    prepare,
-    translate,
-)
+from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.delivery import Delivery
-from replicator.publisher.fence import fence_name, take_fence
+from replicator.publisher.fence import fence_name
 from replicator.publisher.frames import PublishFrames
+from replicator.publisher.link import Link
 from replicator.retrying import for_ever
 
 _TICK_SECONDS: Final = 1.0
 _NO_CONFIRM_SECONDS: Final = 300.0
-_CLOSE_SECONDS: Final = 1.0
 
 
 class PublisherStatus(NamedTuple):
@@ -100,17 +89,16 @@ class Publisher:
         self._incoming: deque[Sequence[Entry]] = deque()
         self._incoming_count = 0
         self._incoming_lock = threading.Lock()
-        self._connection_lock = threading.Lock()
         self._stop = threading.Event()
         self._is_idle = threading.Condition()
-        self._connection: pika.SelectConnection | None = None
+        self._link: Link | None = None
         self._frames: PublishFrames | None = None
         self._is_open = False
         self._was_open = False
         self._is_blocked = False
         self._is_turn_due = False
-        self._ended: ReplicatorError | None = None
-        self._on_confirmed: Callable[[], None] = lambda: None
+        self._retry_due_at = 0.0
+        self._on_delivered: Callable[[], None] = lambda: None
         self._progress_at = time.monotonic()
         self._turned_at = time.monotonic()
         self._error: str | None = None
@@ -128,7 +116,8 @@ class Publisher:
         with self._incoming_lock:
             self._incoming.append(entries)
             self._incoming_count += len(entries)
-        self._call_soon(self._turn)
+        if (link := self._link) is not None:
+            link.call_soon(self._turn)
 
     def status(self) -> PublisherStatus:
         """Return what it is like now."""
@@ -160,15 +149,8 @@ class Publisher:
     def stop(self) -> None:
         """End `run` soon; what is not confirmed stays in the outbox. Safe to repeat."""
         self._stop.set()
-        self._call_soon(self._close)
-
-    def _call_soon(self, callback: Callable[[], None]) -> None:
-        """Run something on the connection's loop, if there is one."""
-        # Critical section: a loop that was closed takes no callbacks, and the store's thread
-        # must not fail for it.
-        with self._connection_lock:
-            if self._connection is not None:
-                self._connection.ioloop.add_callback_threadsafe(callback)
+        if (link := self._link) is not None:
+            link.call_soon(link.hang_up)
 
     # The loop.
 
@@ -214,138 +196,40 @@ class Publisher:
             return  # stopped while it waited for this attempt
         self._turned_at = time.monotonic()
         chosen = prepare(self._broker)
-        self._ended = None
-        connection = pika.SelectConnection(
+        link = Link(
             chosen,
-            on_open_callback=self._on_connected,
-            on_open_error_callback=self._on_not_connected,
-            on_close_callback=self._on_disconnected,
+            self,
+            exchange=self._broker.exchange,
+            fence=fence_name(self._broker.exchange, self._outbox_id),
+            probe_key=None if self._was_open else self._delivery.any_routing_key(),
         )
 
         def it_works() -> None:
             retry_state.attempt_number = 1
 
-        self._on_confirmed = it_works
-        self._connection = connection
+        self._on_delivered = it_works
+        self._link = link
+        # Race: `stop` may have come before there was a link that it could hang up.
+        if self._stop.is_set():
+            link.call_soon(link.hang_up)
         try:
-            # Race: `stop` may have come before there was a loop that it could call.
-            if not self._stop.is_set():
-                connection.ioloop.start()
+            link.run()
         finally:
-            with self._connection_lock:
-                self._connection = None
-            self._mark_lost()
-            connection.ioloop.close()
-        ended: ReplicatorError | None = self._ended
-        if ended is not None and not self._stop.is_set():
-            raise ended
+            self._link = None
+            self._is_blocked = self._is_turn_due = False
+            self._metrics.broker_blocked.set(0)
+            self._delivery.window.lost()
+            self._flush()
 
-    def _mark_lost(self) -> None:
-        self._mark_not_open()
-        self._is_blocked = self._is_turn_due = False
-        self._metrics.connected.labels("rabbitmq").set(0)
-        self._metrics.broker_blocked.set(0)
-        self._delivery.window.lost()
-        self._flush()
+    # What the link tells.
 
-    def _mark_not_open(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._since = self._clock()
-
-    def _end(self, error: ReplicatorError) -> None:
-        """End the session; the first reason is the one that counts."""
-        if self._ended is None:
-            self._ended = error
-        self._mark_not_open()
-        connection = self._connection
-        if connection is None:
-            return
-        if connection.is_open:
-            self._hang_up(connection)
-        elif connection.is_closed:
-            connection.ioloop.stop()
-
-    def _close(self) -> None:
-        self._mark_not_open()
-        connection = self._connection
-        if connection is None:
-            return
-        if connection.is_open:
-            self._hang_up(connection)
-        elif not connection.is_closing:
-            connection.ioloop.stop()
-
-    @staticmethod
-    def _hang_up(connection: Any) -> None:
-        """Close in order, but not for ever: a blocked broker and a dead link answer no close."""
-
-        def give_up() -> None:
-            if not connection.is_closed:
-                connection._adapter_disconnect_stream()  # noqa: SLF001 -- what its heartbeat calls
-
-        connection.close()
-        connection.ioloop.call_later(_CLOSE_SECONDS, give_up)
-
-    # What pika calls.
-
-    def _on_connected(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        take_fence(
-            connection,
-            fence_name(self._broker.exchange, self._outbox_id),
-            on_taken=lambda: self._on_fenced(connection),
-            on_failed=self._end,
-        )
-
-    def _on_fenced(self, connection: Any) -> None:
-        if self._was_open:
-            connection.channel(on_open_callback=self._on_channel)
-        else:
-            connection.channel(on_open_callback=self._try_publishing)
-
-    def _try_publishing(self, channel: Channel) -> None:
-        """Find out whether this user may publish, with a message that is taken back.
-
-        RabbitMQ looks at the permission when a message comes, and delivers what was published
-        in a transaction only when it is committed.
-        """
-
-        def may_publish(_frame: Any) -> None:
-            channel.close()
-            channel.connection.channel(on_open_callback=self._on_channel)
-
-        channel.add_on_close_callback(self._on_channel_closed)
-        channel.tx_select()
-        channel.basic_publish(self._broker.exchange, self._delivery.any_routing_key(), b"")
-        channel.tx_rollback(may_publish)
-
-    def _on_not_connected(self, connection: Any, error: str | BaseException) -> None:
-        cause = error if isinstance(error, BaseException) else BrokerUnavailable(error)
-        self._ended = translate(cause, self._broker.hosts[0][0])
-        connection.ioloop.stop()
-
-    def _on_disconnected(self, connection: Any, error: BaseException) -> None:
-        # Race: the loop may turn once more before it stops, and pika fails to write then.
-        self._mark_not_open()
-        if self._ended is None:
-            self._ended = BrokerUnavailable(f"the connection to RabbitMQ was lost: {error}")
-        connection.ioloop.stop()
-
-    def _on_channel(self, channel: Channel) -> None:
-        channel.add_on_close_callback(self._on_channel_closed)
-        channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _frame: self._begin(channel))
-
-    def _begin(self, channel: Channel) -> None:
-        """Publish: the channel confirms from now on, counting from 1."""
-        connection = self._connection
-        if connection is None or self._stop.is_set():
+    def on_open(self, link: Link, channel: int, frame_max: int) -> None:
+        """Publish: the channel confirms from now on."""
+        if self._stop.is_set():
             return
         self._frames = PublishFrames(
-            channel=channel.channel_number,
-            frame_max=connection.params.frame_max,
+            channel=channel,
+            frame_max=frame_max,
             exchange=self._broker.exchange,
             outbox_id=self._outbox_id,
             is_persistent=self._publication.is_persistent,
@@ -357,21 +241,23 @@ class Publisher:
         self._error = None
         self._since = self._clock()
         self._progress_at = time.monotonic()
+        self._retry_due_at = 0.0
         self._metrics.connected.labels("rabbitmq").set(1)
-        self._log.info("publishing", host=connection.params.host, exchange=self._broker.exchange)
+        self._log.info("publishing", host=link.host, exchange=self._broker.exchange)
         self._turn()
         self._tick()
 
-    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+    def on_blocked(self, reason: str) -> None:
+        """Publish nothing until it is unblocked."""
         self._is_blocked = True
         self._since = self._clock()
         self._metrics.broker_blocked.set(1)
         self._log.warning(
-            "rabbitmq blocks publishers, changes are kept in the outbox",
-            reason=frame.method.reason,
+            "rabbitmq blocks publishers, changes are kept in the outbox", reason=reason
         )
 
-    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+    def on_unblocked(self) -> None:
+        """Go on."""
         self._is_blocked = False
         self._since = self._clock()
         self._progress_at = time.monotonic()
@@ -379,51 +265,45 @@ class Publisher:
         self._log.info("rabbitmq takes messages again")
         self._turn()
 
-    def _on_channel_closed(self, _channel: Channel, error: BaseException) -> None:
-        if not isinstance(error, exceptions.ChannelClosedByBroker):
-            return  # the connection goes as well, and says why
-        code, text = error.reply_code, error.reply_text
-        if code == ACCESS_REFUSED:
-            self._end(
-                BrokerRefused(
-                    f"RabbitMQ refuses to take messages: {text}",
-                    hint="grant write permission on the exchange",
-                )
-            )
-            return
-        if code != NOT_FOUND:
-            self._delivery.suspect(text)
-        self._end(ChannelClosed(f"RabbitMQ closed the channel: {code} {text}"))
+    def on_return(self, message_id: str, reply: Returned) -> None:
+        """Note that no queue took a message; its confirm follows."""
+        self._delivery.on_return(message_id, reply)
+
+    def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
+        """Take a confirm in; one turn follows, however many came in together."""
+        self._progress_at = time.monotonic()
+        self._delivery.on_confirm(method)
+        if not self._is_turn_due and self._link is not None:
+            self._is_turn_due = True
+            self._link.call_later(0, self._turn)
+
+    def on_rejected(self, text: str) -> None:
+        """Look for the message that RabbitMQ does not take."""
+        self._delivery.suspect(text)
+
+    def on_ended(self) -> None:
+        """Write nothing more; safe to repeat."""
+        self._metrics.connected.labels("rabbitmq").set(0)
+        if self._is_open:
+            self._is_open = False
+            self._since = self._clock()
 
     # A turn of the loop.
 
-    def _turn_soon(self) -> None:
-        """Let one turn follow, however many confirms came in together."""
-        if not self._is_turn_due and self._connection is not None:
-            self._is_turn_due = True
-            self._connection.ioloop.call_later(0, self._turn)
-
     def _tick(self) -> None:
-        """Turn at least once a second: retries fall due, and a silent broker is noticed."""
-        connection = self._connection
-        if not self._is_open or connection is None:
+        """Turn at least once a second, and notice a broker that is silent."""
+        link = self._link
+        if not self._is_open or link is None:
             return
         now = time.monotonic()
         if not self._delivery.window.in_flight or self._is_blocked:
             self._progress_at = now
         elif now - self._progress_at > _NO_CONFIRM_SECONDS:
-            self._end(
-                BrokerUnavailable(
-                    f"RabbitMQ has confirmed nothing for {_NO_CONFIRM_SECONDS:.0f} seconds"
-                )
-            )
+            text = f"RabbitMQ has confirmed nothing for {_NO_CONFIRM_SECONDS:.0f} seconds"
+            link.hang_up(BrokerUnavailable(text))
             return
         self._turn()
-        next_retry_at = self._delivery.window.next_retry_at
-        delay = _TICK_SECONDS
-        if next_retry_at is not None:
-            delay = min(delay, max(0.01, next_retry_at - now))
-        connection.ioloop.call_later(delay, self._tick)
+        link.call_later(_TICK_SECONDS, self._tick)
 
     def _turn(self) -> None:
         """Take in what was offered, report what is settled, publish what may go."""
@@ -431,8 +311,20 @@ class Publisher:
         self._turned_at = time.monotonic()
         self._accept()
         self._flush()
-        if self._is_open and not self._is_blocked:
-            self._publish()
+        link, frames = self._link, self._frames
+        if not self._is_open or self._is_blocked or link is None or frames is None:
+            return
+        for write in self._delivery.take(frames):
+            link.write(write)
+        self._call_for_retries(link)
+
+    def _call_for_retries(self, link: Link) -> None:
+        """Let a turn come when the next refused entry is due."""
+        due_at = self._delivery.window.next_retry_at
+        if due_at is None or self._turned_at <= self._retry_due_at <= due_at:
+            return  # none, or a call that comes in time is under way
+        self._retry_due_at = due_at
+        link.call_later(max(0.0, due_at - self._turned_at), self._turn)
 
     def _accept(self) -> None:
         with self._incoming_lock:
@@ -445,32 +337,9 @@ class Publisher:
         with self._incoming_lock:
             self._incoming_count -= sum(map(len, batches))
 
-    def _publish(self) -> None:
-        connection, frames = self._connection, self._frames
-        if connection is not None and frames is not None:
-            for write in self._delivery.take(frames):
-                self._write(connection, write)
-
-    def _on_return(
-        self, _channel: Channel, method: spec.Basic.Return, properties: Any, _body: bytes
-    ) -> None:
-        reply = Returned(int(method.reply_code or 0), str(method.reply_text))
-        self._delivery.on_return(properties.message_id, reply)
-
-    def _on_confirm(self, frame: Any) -> None:
-        self._progress_at = time.monotonic()
-        self._delivery.on_confirm(frame.method)
-        self._turn_soon()
-
-    @staticmethod
-    def _write(connection: Any, joined: bytes) -> None:
-        # pika has no public way to send frames that are already made; this is what its own
-        # publish ends in, and it keeps the byte count that heartbeats look at.
-        connection._output_marshaled_frames([joined])  # noqa: SLF001
-
     def _flush(self) -> None:
         if self._delivery.flush():
-            self._on_confirmed()
+            self._on_delivered()
         if self._delivery.window.is_empty:
             with self._is_idle:
                 self._is_idle.notify_all()

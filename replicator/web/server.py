@@ -132,7 +132,6 @@ class WebServer(http.server.ThreadingHTTPServer):
                 hint="choose another --http HOST:PORT, or `off`",
             ) from err
 
-
     def server_bind(self) -> None:
         """Bind without the base class's look-up of this host's name, which can take long."""
         socketserver.TCPServer.server_bind(self)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pika
 import pytest
-from pika import exceptions
+from pika import exceptions, spec
 
 from replicator.domain.model import Entry, Op, Origin, Outcomes, TableName
-from replicator.errors import BrokerRefused, BrokerUnavailable
+from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.publisher import broker as broker_module
 from replicator.publisher import publisher as publisher_module
@@ -38,36 +38,29 @@ def publisher(report: Any = None, **publication: Any) -> Publisher:
     )
 
 
-class FakeLoop:
-    def __init__(self) -> None:
-        self.is_stopped = False
+class FakeLink:
+    """A link whose connection may be lost: writing to it fails as pika's own does."""
 
-    def stop(self) -> None:
-        self.is_stopped = True
-
-    def call_later(self, _delay: float, _callback: Any) -> None: ...
-
-    def add_callback_threadsafe(self, _callback: Any) -> None: ...
-
-
-class FakeConnection:
-    """A connection of pika's that was lost: writing to it fails as pika's own does."""
+    host = "127.0.0.1:5672"
 
     def __init__(self) -> None:
-        self.ioloop = FakeLoop()
-        self.is_open = True
-        self.is_closed = self.is_closing = False
-        self.params = pika.ConnectionParameters()
         self.written: list[bytes] = []
+        self.calls: list[float] = []
+        self.error: ReplicatorError | None = None
         self.is_lost = False
 
-    def _output_marshaled_frames(self, frames: list[bytes]) -> None:
+    def write(self, frames: bytes) -> None:
         if self.is_lost:
             raise AttributeError("'NoneType' object has no attribute 'write'")
-        self.written += frames
+        self.written.append(frames)
 
-    def close(self) -> None:
-        self.is_open, self.is_closing = False, True
+    def call_soon(self, _callback: Any) -> None: ...
+
+    def call_later(self, seconds: float, _callback: Any) -> None:
+        self.calls.append(seconds)
+
+    def hang_up(self, error: ReplicatorError | None = None) -> None:
+        self.error = error
 
 
 @pytest.fixture
@@ -79,11 +72,11 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def begun(found: Publisher) -> FakeConnection:
-    connection = FakeConnection()
-    found._connection = connection  # type: ignore[assignment]
-    found._begin(type("Channel", (), {"channel_number": 1})())  # type: ignore[arg-type]
-    return connection
+def begun(found: Publisher) -> FakeLink:
+    link = FakeLink()
+    found._link = link  # type: ignore[assignment]
+    found.on_open(link, 1, 131_072)  # type: ignore[arg-type]
+    return link
 
 
 def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
@@ -119,58 +112,68 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
 
 def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
     found = publisher()
-    connection = begun(found)
-    connection.is_lost = True
-    found._on_disconnected(connection, exceptions.StreamLostError("gone"))
+    link = begun(found)
+    link.is_lost = True
+    found.on_ended()
     found.offer([entry(1)])
     found._turn()
 
-    assert connection.ioloop.is_stopped
+    assert link.written == []
     assert not found.status().is_connected
     assert found.status().in_flight == 0
 
 
-def test_what_was_in_flight_is_kept_when_the_connection_is_lost() -> None:
+def test_what_was_in_flight_is_sent_again_over_the_next_link() -> None:
     reported: list[Outcomes] = []
     found = publisher(reported.append)
-    connection = begun(found)
+    link = begun(found)
     found.offer([entry(1), entry(2)])
     found._turn()
     assert found.status().in_flight == 2
-    found._on_disconnected(connection, exceptions.StreamLostError("gone"))
-    found._mark_lost()
+    found.on_ended()
+    found._delivery.window.lost()
 
     assert (found.status().in_flight, found.status().buffered) == (0, 2)
     assert reported == []
     again = begun(found)
-    assert b"".join(again.written) == b"".join(connection.written)
+    assert b"".join(again.written) == b"".join(link.written)
 
 
 def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     found = publisher()
-    connection = begun(found)
-    reason = type("Frame", (), {"method": type("Method", (), {"reason": "low on memory"})})
-    found._on_blocked(connection, reason)
+    link = begun(found)
+    found.on_blocked("low on memory")
     found.offer([entry(1)])
     found._turn()
-    assert connection.written == []
+    assert link.written == []
     assert found.status().is_blocked
-    found._on_unblocked(connection, reason)
+    found.on_unblocked()
 
-    assert len(connection.written) == 1
+    assert len(link.written) == 1
     capfd.readouterr()
+
+
+def test_a_refused_entry_is_tried_again_when_it_is_due_and_not_a_tick_later() -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1)])
+    found._turn()
+    link.calls.clear()
+    found.on_confirm(spec.Basic.Nack(1))
+    found._turn()
+
+    assert any(0 < seconds <= 0.1 for seconds in link.calls)
 
 
 def test_a_broker_that_confirms_nothing_for_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     found = publisher()
-    begun(found)
+    link = begun(found)
     found.offer([entry(1)])
     found._turn()
     monkeypatch.setattr(publisher_module, "_NO_CONFIRM_SECONDS", -1.0)
     found._tick()
 
-    assert isinstance(found._ended, BrokerUnavailable)
-    assert not found.status().is_connected
+    assert isinstance(link.error, BrokerUnavailable)
 
 
 def test_a_drain_without_a_connection_gives_up_at_once() -> None:

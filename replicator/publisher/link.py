@@ -1,0 +1,218 @@
+"""One connection to RabbitMQ with one confirming channel, on a loop of its own.
+
+Opens in steps: the connection, the fence, at first a look whether this user may publish, the
+channel with confirms. Says why it ended. Knows nothing of entries.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import pika
+from pika import exceptions, spec
+from pika.channel import Channel
+
+from replicator.domain.model import Returned
+from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
+from replicator.publisher.broker import ACCESS_REFUSED, NOT_FOUND, translate
+from replicator.publisher.fence import take_fence
+
+_CLOSE_SECONDS: Final = 1.0
+
+
+class LinkEvents(Protocol):
+    """What a link tells, always on its loop."""
+
+    def on_open(self, link: "Link", channel: int, frame_max: int) -> None:
+        """Take note that the channel confirms from now on, counting from 1."""
+        ...
+
+    def on_blocked(self, reason: str) -> None:
+        """Take note that RabbitMQ takes no messages now."""
+        ...
+
+    def on_unblocked(self) -> None:
+        """Take note that RabbitMQ takes messages again."""
+        ...
+
+    def on_return(self, message_id: str, reply: Returned) -> None:
+        """Take a message that no queue took."""
+        ...
+
+    def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
+        """Take a confirm or a nack."""
+        ...
+
+    def on_rejected(self, text: str) -> None:
+        """Take note that the channel was closed for something that was published."""
+        ...
+
+    def on_ended(self) -> None:
+        """Take note that nothing can be written any more."""
+        ...
+
+
+class Link:
+    """A connection; `run` is its loop and returns when it has ended."""
+
+    def __init__(
+        self,
+        parameters: pika.ConnectionParameters,
+        events: LinkEvents,
+        *,
+        exchange: str,
+        fence: str,
+        probe_key: str | None,
+    ) -> None:
+        """Begin to connect; nothing happens before `run`.
+
+        Args:
+            parameters: which broker.
+            events: who is told.
+            exchange: what is published to.
+            fence: the name of the exclusive queue that comes first.
+            probe_key: a routing key to find out with whether this user may publish; None: do not.
+        """
+        self.host: Final = f"{parameters.host}:{parameters.port}"
+        self._events = events
+        self._exchange = exchange
+        self._fence = fence
+        self._probe_key = probe_key
+        self._error: ReplicatorError | None = None
+        self._lock = threading.Lock()
+        self._is_looping = True
+        self._connection: Any = pika.SelectConnection(
+            parameters,
+            on_open_callback=self._on_connected,
+            on_open_error_callback=self._on_not_connected,
+            on_close_callback=self._on_disconnected,
+        )
+
+    def run(self) -> None:
+        """Run the loop until the connection has ended.
+
+        Raises:
+            BrokerUnavailable, ChannelClosed, BrokerRefused: why, unless it was hung up without
+                an error.
+        """
+        try:
+            self._connection.ioloop.start()
+        finally:
+            with self._lock:
+                self._is_looping = False
+            self._events.on_ended()
+            self._connection.ioloop.close()
+        if self._error is not None:
+            raise self._error
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run something on the loop; from any thread; nothing when the loop has ended."""
+        # Critical section: a loop that was closed takes no callbacks, and the store's thread
+        # must not fail for it.
+        with self._lock:
+            if self._is_looping:
+                self._connection.ioloop.add_callback_threadsafe(callback)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Run something on the loop after a while; on the loop's thread only."""
+        self._connection.ioloop.call_later(seconds, callback)
+
+    def write(self, frames: bytes) -> None:
+        """Send frames that are already made; on the loop's thread only, while it is open."""
+        # pika has no public way to do this; it is what its own publish ends in, and it keeps the
+        # byte count that heartbeats look at.
+        self._connection._output_marshaled_frames([frames])  # noqa: SLF001
+
+    def hang_up(self, error: ReplicatorError | None = None) -> None:
+        """End the connection in order; the first error that is given is the one that counts."""
+        self._error = self._error or error
+        self._events.on_ended()
+        connection = self._connection
+        if not connection.is_open:
+            if not connection.is_closing:
+                connection.ioloop.stop()
+            return
+
+        def give_up() -> None:
+            # A blocked broker and a dead link answer no close.
+            if not connection.is_closed:
+                connection._adapter_disconnect_stream()  # noqa: SLF001 -- what its heartbeat calls
+
+        connection.close()
+        connection.ioloop.call_later(_CLOSE_SECONDS, give_up)
+
+    # What pika calls.
+
+    def _on_connected(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(
+            lambda _connection, frame: self._events.on_blocked(frame.method.reason)
+        )
+        connection.add_on_connection_unblocked_callback(
+            lambda _connection, _frame: self._events.on_unblocked()
+        )
+        take_fence(connection, self._fence, on_taken=self._on_fenced, on_failed=self.hang_up)
+
+    def _on_not_connected(self, connection: Any, error: str | BaseException) -> None:
+        cause = error if isinstance(error, BaseException) else BrokerUnavailable(error)
+        self._error = self._error or translate(cause, self.host)
+        connection.ioloop.stop()
+
+    def _on_disconnected(self, connection: Any, error: BaseException) -> None:
+        # Race: the loop may turn once more before it stops, and pika fails to write then.
+        self._events.on_ended()
+        if not isinstance(error, exceptions.ConnectionClosedByClient):
+            lost = BrokerUnavailable(f"the connection to RabbitMQ was lost: {error}")
+            self._error = self._error or lost
+        connection.ioloop.stop()
+
+    def _on_fenced(self) -> None:
+        step = self._on_channel if self._probe_key is None else self._try_publishing
+        self._connection.channel(on_open_callback=step)
+
+    def _try_publishing(self, channel: Channel) -> None:
+        """Find out whether this user may publish, with a message that is taken back.
+
+        RabbitMQ looks at the permission when a message comes, and delivers what was published
+        in a transaction only when it is committed.
+        """
+
+        def may_publish(_frame: Any) -> None:
+            channel.close()
+            self._connection.channel(on_open_callback=self._on_channel)
+
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.tx_select()
+        channel.basic_publish(self._exchange, self._probe_key or "", b"")
+        channel.tx_rollback(may_publish)
+
+    def _on_channel(self, channel: Channel) -> None:
+        def begin(_frame: Any) -> None:
+            self._events.on_open(self, channel.channel_number, self._connection.params.frame_max)
+
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(
+            lambda frame: self._events.on_confirm(frame.method), callback=begin
+        )
+
+    def _on_return(
+        self, _channel: Channel, method: spec.Basic.Return, properties: Any, _body: bytes
+    ) -> None:
+        reply = Returned(int(method.reply_code or 0), str(method.reply_text))
+        self._events.on_return(properties.message_id, reply)
+
+    def _on_channel_closed(self, _channel: Channel, error: BaseException) -> None:
+        if not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # the connection goes as well, and says why
+        code, text = error.reply_code, error.reply_text
+        if code == ACCESS_REFUSED:
+            self.hang_up(
+                BrokerRefused(
+                    f"RabbitMQ refuses to take messages: {text}",
+                    hint="grant write permission on the exchange",
+                )
+            )
+            return
+        if code != NOT_FOUND:
+            self._events.on_rejected(text)
+        self.hang_up(ChannelClosed(f"RabbitMQ closed the channel: {code} {text}"))
