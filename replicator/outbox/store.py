@@ -12,30 +12,28 @@ Invariants:
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import tenacity
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine
 
 from replicator.domain.feed_state import FeedState
 from replicator.domain.flow import EntrySink
-from replicator.domain.message import outbox_id
 from replicator.domain.model import Entry, Outcomes, TableName
 from replicator.domain.reconcile import TableRules
 from replicator.domain.retry import OUTBOX
-from replicator.errors import OutboxUnavailable, OutboxUnusable
+from replicator.errors import OutboxUnavailable
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox import entries, feeds, index
 from replicator.outbox.capture import Capture, Feed
 from replicator.outbox.engine import data_version, give_back_space, translated
 from replicator.outbox.entries import Totals
+from replicator.outbox.identity import SameFile, load_or_create, save_last_entry
 from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.pausing import Limits, paused, resumed
-from replicator.outbox.schema import meta
 
 _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -101,7 +99,7 @@ class Store:
         self._is_full = False
         self._has_unsaved_states = False
         self._data_version = 0
-        self._inode = 0
+        self._same_file = SameFile(self._path)
         self._checked_at = 0.0
         self._has_free_pages = True
         self._stop = threading.Event()
@@ -118,20 +116,7 @@ class Store:
             OutboxUnavailable, OutboxUnusable: see `translated`.
         """
         with translated(self._path), self._engine.begin() as connection:
-            row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
-            if row is None:
-                identity = uuid.uuid4()
-                connection.execute(
-                    insert(meta).values(
-                        id=1,
-                        outbox_id=outbox_id(identity.bytes),
-                        uuid=str(identity),
-                        created_at=self._clock(),
-                        last_entry=0,
-                    )
-                )
-                row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one()
-            self.outbox_id, self._last_number = row
+            self.outbox_id, self._last_number = load_or_create(connection, self._clock())
             self._next_row_id = index.next_row_id(connection)
             self._totals = entries.totals(connection)
 
@@ -274,7 +259,7 @@ class Store:
                     capture.sweep(feed_id, now)
             entries.append(connection, capture.new_entries)
             if capture.last_number != self._last_number:
-                connection.execute(update(meta).values(last_entry=capture.last_number))
+                save_last_entry(connection, capture.last_number)
             for outcomes in work.outcomes:
                 entries.settle(connection, outcomes.settled)
                 entries.record_failures(connection, outcomes.failed)
@@ -408,7 +393,7 @@ class Store:
         if time.monotonic() - self._checked_at < _CHECK_EVERY_SECONDS:
             return
         self._checked_at = time.monotonic()
-        self._require_same_file()
+        self._same_file.require()
         with translated(self._path), connection.begin():
             version = data_version(connection)
             if version == self._data_version:
@@ -417,26 +402,6 @@ class Store:
             self._totals = entries.totals(connection)
         self._show()
         self._pause_or_resume()
-
-    def _require_same_file(self) -> None:
-        """See that the outbox is still where it was.
-
-        SQLite goes on writing to a file that was deleted, and all of it is gone with the process:
-        better to end now, while what is not confirmed is still little.
-
-        Raises:
-            OutboxUnusable: it was removed or replaced.
-        """
-        try:
-            inode = self._path.stat().st_ino
-        except FileNotFoundError:
-            inode = -1
-        self._inode = self._inode or inode
-        if inode != self._inode:
-            raise OutboxUnusable(
-                f"the outbox at {self._path} was removed or replaced while it was in use",
-                hint="start again: it goes on with the file that is there, or with a new one",
-            )
 
     def _remember_version(self, connection: Connection) -> None:
         with translated(self._path), connection.begin():

@@ -10,7 +10,7 @@ import pytest
 
 from replicator.domain.model import Outcomes
 from replicator.domain.retry import Backoff
-from replicator.errors import OutboxUnavailable
+from replicator.errors import OutboxUnavailable, OutboxUnusable
 from replicator.outbox import engine as engine_module
 from replicator.outbox import store
 from tests.support.feed_elements import add
@@ -38,7 +38,7 @@ class Running:
     def _run(self) -> None:
         try:
             self._store.run()
-        except OutboxUnavailable as err:
+        except (OutboxUnavailable, OutboxUnusable) as err:
             self.error = err
 
     def stop(self) -> None:
@@ -119,3 +119,14 @@ def test_freed_space_is_given_back_when_there_is_nothing_to_do(box: Outbox) -> N
 
     assert before > 100
     assert box.rows("PRAGMA freelist_count")[0][0] == 0
+
+
+def test_it_ends_when_its_file_was_removed_while_in_use(box: Outbox) -> None:
+    running = Running(box)
+    box.inbox.put(box.opened())
+    wait_until(lambda: box.store.status.feeds[1].opened_at is not None)
+    Path(str(box.engine.url.database)).unlink()
+    wait_until(lambda: running.error is not None)
+
+    assert isinstance(running.error, OutboxUnusable)
+    assert "removed" in str(running.error)
