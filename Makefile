@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test coverage check format bench clean
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -20,8 +20,13 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill; about a minut
 	@$(BIN)/replicator demo
 
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
-	@tools/rabbitmq.sh
+	@RABBITMQ_URL= tools/rabbitmq.sh
 	@$(BIN)/python -m pytest -q
+
+coverage: $(VENV)/.dev ## Every branch of the decisions (replicator/domain) must be tested.
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run --branch --source=replicator/domain -m pytest -q tests/unit
+	@$(BIN)/coverage report --show-missing --fail-under=100
 
 check: $(VENV)/.dev ## Lint, types, layers, and the migrations against the declared schema.
 	$(BIN)/ruff check .
@@ -36,9 +41,9 @@ format: $(VENV)/.dev ## Put the code into the one form.
 
 bench: $(VENV)/.dev ## Measure against the tutorial's feeder, and the bounds on memory and restart.
 	@tools/rabbitmq.sh
-	$(BIN)/python -m benchmarks.drain
-	$(BIN)/python -m benchmarks.restart
-	$(BIN)/python -m benchmarks.backlog
+	$(BIN)/python -m benchmarks.drain --at-least 0.7
+	$(BIN)/python -m benchmarks.restart --at-least 60000
+	$(BIN)/python -m benchmarks.backlog --most-mb 150
 
 clean: ## Remove what make has made.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 """Servers for the whole session, and what each test owns on them: a vhost, a database, an outbox.
 
-RabbitMQ is real: RABBITMQ_URL, or a private node that is started here. RethinkDB is a real one
-where there is one (RETHINKDB_URL, or the program on PATH), else the embedded one; the last lines
-of a run say which it was.
+RabbitMQ is real: a private node that is started here, since tests block and kill it. RethinkDB is
+a real one where there is one (RETHINKDB_URL, or the program on PATH), else the embedded one; the
+last lines of a run say which it was.
 """
 
 import os
@@ -19,9 +19,7 @@ from replicator.sandbox import EmbeddedRethinkDB
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from tests.support.replicator import ReplicatorProcess
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
-from tests.support.servers import RethinkServer
-
-_USED: dict[str, str] = {}
+from tests.support.servers import USED, RethinkServer
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +31,7 @@ def rabbitmq() -> Iterator[PrivateRabbitMQ]:
             raise ServerMissing(text, hint="apt-get install rabbitmq-server")
         pytest.skip(text)
     with PrivateRabbitMQ() as node:
-        _USED["RabbitMQ"] = "real, a private node"
+        USED.add("RabbitMQ: real, a private node")
         yield node
 
 
@@ -47,15 +45,15 @@ def vhost(rabbitmq: PrivateRabbitMQ) -> str:
 def rethinkdb() -> Iterator[RethinkServer]:
     """The best RethinkDB there is; nobody kills this one."""
     if url := os.environ.get("RETHINKDB_URL"):
-        _USED["RethinkDB"] = "real, RETHINKDB_URL"
+        USED.add("RethinkDB: real, RETHINKDB_URL")
         yield RethinkServer(url)
     elif find_rethinkdb():
         with RealRethinkDB() as server:
-            _USED["RethinkDB"] = "real, started for the tests"
+            USED.add("RethinkDB: real, started for the tests")
             yield RethinkServer(server.url)
     else:
         with EmbeddedRethinkDB() as server:
-            _USED["RethinkDB"] = "embedded (no `rethinkdb` on PATH, no RETHINKDB_URL)"
+            USED.add("RethinkDB: embedded")
             yield RethinkServer(server.url)
 
 
@@ -95,8 +93,9 @@ def replicator(
     process.close()
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for server, kind in sorted(_USED.items()):
-        terminalreporter.write_line(f"ran against {server}: {kind}")
-    if not _USED:
-        terminalreporter.write_line("ran against no server")
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say which servers it was, in the very last lines."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        for server in sorted(USED) or ["no server"]:
+            reporter.write_line(f"ran against {server}")

@@ -1,6 +1,7 @@
 #!/bin/sh
-# See to it that there is a RabbitMQ for the demo and the tests: the broker that RABBITMQ_URL
-# names, or the server program of which they start a private node.
+# See to it that there is a RabbitMQ for the demo: the broker that RABBITMQ_URL names, or the
+# server program, of which a private node is started. The tests always need the program: they
+# block, kill and reconfigure their node.
 set -eu
 [ -n "${RABBITMQ_URL:-}" ] && exit 0
 for directory in /usr/lib/rabbitmq/bin /opt/rabbitmq/sbin /opt/homebrew/opt/rabbitmq/sbin; do

@@ -13,7 +13,6 @@ from rich.text import Text
 from replicator import __version__
 from replicator.cli import options, output
 from replicator.config import HostPort, Settings
-from replicator.errors import OutboxMissing
 from replicator.observation import feed_facts
 from replicator.outbox import inspect
 from replicator.outbox.capture import Feed
@@ -50,13 +49,8 @@ def status(
 
 
 def _facts(settings: Settings) -> Facts:
+    recorded = _recorded(settings)
     live = _live(settings.http.listen)
-    try:
-        recorded = _recorded(settings)
-    except OutboxMissing:
-        if live is None:
-            raise
-        return live
     # The default address may be another replicator's: only the outbox's id tells them apart.
     if live is not None and live["outbox"]["id"] == recorded["outbox"]["id"]:
         return live

@@ -102,7 +102,7 @@ def normal_key(text: str) -> str:
 
     A key's text is its JSON as RethinkDB writes it, which is unique but for two cases that the
     server treats as the same key: two times of the same instant in different zones, and -0.0
-    and 0 (shared facts, section 5.1).
+    and 0 (tests/contract/test_keys.py).
     """
     # Most keys are strings, which are what they are; a look at two substrings spares the others.
     if text.startswith('"') or not ("-0" in text or "TIME" in text):

@@ -1,7 +1,7 @@
 """The AMQP properties of a message, and how its id is read back.
 
 The properties of a live change stay within 64 encoded bytes, because a broker takes a quarter
-more messages a second below that size (shared facts, section 9). The id names the outbox and the
+more messages a second below that size (docs/performance.md). The id names the outbox and the
 entry: it is the same in every redelivery and its number only grows.
 """
 

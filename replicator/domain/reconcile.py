@@ -66,9 +66,9 @@ class TableRules:
 def digest(document: bytes | msgspec.Raw) -> bytes:
     """Return the 128-bit digest of a document's bytes as RethinkDB sends them.
 
-    The same stored document has the same bytes as an initial value and as a change (shared
-    facts, section 5.1), so equal digests mean an equal state. SHA-256 cut to 16 bytes: where
-    the processor has instructions for it, it is the fastest of hashlib's.
+    The same stored document has the same bytes as an initial value and as a change
+    (tests/contract/test_encoding.py), so equal digests mean an equal state. SHA-256 cut to 16
+    bytes: where the processor has instructions for it, it is the fastest of hashlib's.
     """
     return sha256(document).digest()[:16]
 

@@ -52,6 +52,16 @@ def parse_url(url: str) -> URL:
             "an outbox in memory would lose what was captured when the process ends",
             hint="set outbox.url to sqlite:///PATH on a local or block volume",
         )
+    if parsed.query or parsed.database.startswith("file:"):
+        raise OutboxUnusable(
+            "the outbox url has parameters, and none is supported",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if Path(parsed.database).is_dir():
+        raise OutboxUnusable(
+            f"the outbox cannot be at {parsed.database}: that is a directory",
+            hint="set outbox.url to a file in it: sqlite:///PATH/replicator.db",
+        )
     return parsed
 
 
@@ -153,7 +163,7 @@ def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
     if code in _PASSING:
         return OutboxUnavailable(
             f"the outbox{where} cannot be written now: {error}",
-            hint="free disk space or wait for the lock; the replicator goes on by itself",
+            hint="free disk space, or end what keeps it locked",
         )
     if code == _READONLY:
         return OutboxUnusable(
@@ -162,7 +172,8 @@ def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
         )
     return OutboxUnusable(
         f"the outbox{where} cannot be used: {error}",
-        hint="restore it from a copy, or move it away: a new one starts with a new snapshot",
+        hint="name another file with --outbox, or move this one away: a new outbox starts with a "
+        "new snapshot",
     )
 
 

@@ -1,10 +1,10 @@
 """The preflight of RabbitMQ: reachable, exchange and queues as configured, permission.
 
-Creates nothing: declarations are passive, and an active one follows only where the passive one
-found something, when it can only compare.
+Creates nothing: declarations are passive; an active one follows only where the passive one found
+something, when it can only compare, or with an argument that RabbitMQ must refuse.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -21,8 +21,10 @@ from replicator.publisher.broker import (
     connect,
     translate,
 )
+from replicator.publisher.fence import fence_name
 
 _IMPOSSIBLE_EXPIRATION: Final = "never"
+_IMPOSSIBLE_ARGUMENT: Final = 1  # where the name of an exchange belongs
 
 
 class BrokerCheck:
@@ -48,6 +50,7 @@ class BrokerCheck:
             if not self._exists(
                 lambda channel: channel.exchange_declare(broker.exchange, passive=True)
             ):
+                self._require_configure_exchange()
                 return "does not exist yet: `replicator run` declares it"
             kind = (
                 f"a {broker.exchange_type} exchange"
@@ -102,6 +105,7 @@ class BrokerCheck:
         """
         with self._translated():
             if not self._exists(lambda channel: channel.queue_declare(queue.name, passive=True)):
+                self._require_configure_queue(queue.name, exclusive=False)
                 return "does not exist yet: `replicator run` declares it"
             try:
                 self._connection.channel().queue_declare(
@@ -115,6 +119,44 @@ class BrokerCheck:
                     hint="make its entry in rabbitmq.queues match it, or delete the queue",
                 ) from err
         return f"is a {queue.type} queue"
+
+    def fence(self, outbox_id: str) -> str:
+        """Look whether this user may declare the queue that keeps old connections away.
+
+        Raises:
+            BrokerRefused: it may not.
+        """
+        with self._translated():
+            self._require_configure_queue(
+                fence_name(self._broker.exchange, outbox_id), exclusive=True
+            )
+        return "may be declared"
+
+    def _require_configure_queue(self, name: str, *, exclusive: bool) -> None:
+        """Find out whether this user may declare a queue, without one being made.
+
+        RabbitMQ looks at the permission first and then refuses an argument of a wrong type.
+        """
+        _expect_refused_argument(
+            lambda: self._connection.channel().queue_declare(
+                name,
+                durable=not exclusive,
+                exclusive=exclusive,
+                arguments={"x-dead-letter-exchange": _IMPOSSIBLE_ARGUMENT},
+            )
+        )
+
+    def _require_configure_exchange(self) -> None:
+        """Find out whether this user may declare the exchange, in the same way."""
+        broker = self._broker
+        _expect_refused_argument(
+            lambda: self._connection.channel().exchange_declare(
+                broker.exchange,
+                exchange_type=broker.exchange_type,
+                durable=broker.is_exchange_durable,
+                arguments={"alternate-exchange": _IMPOSSIBLE_ARGUMENT},
+            )
+        )
 
     def _exists(self, declare: Any) -> bool:
         try:
@@ -131,6 +173,14 @@ class BrokerCheck:
             yield
         except (exceptions.AMQPError, OSError) as err:
             raise translate(err, self.where) from err
+
+
+def _expect_refused_argument(declare: Callable[[], object]) -> None:
+    try:
+        declare()
+    except exceptions.ChannelClosedByBroker as err:
+        if err.reply_code != PRECONDITION_FAILED:
+            raise
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 pika makes three objects and three small writes of every message. What differs from one message
 to the next is a routing key, an id, an instant and a body; everything else is bytes that are
-made once. The frames of a whole batch are joined into one write (shared facts, section 9).
+made once. The frames of a whole batch are joined into one write (docs/performance.md).
 tests/unit/test_frames.py checks every byte against what pika itself makes.
 """
 

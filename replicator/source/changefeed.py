@@ -51,7 +51,7 @@ class _Decoder:
         try:
             return decode_response(text)
         except (msgspec.DecodeError, UnicodeError) as err:
-            # An exception here would leave the cursor wedged (shared facts, section 6.1): the
+            # An exception here would leave the cursor wedged (seen with 2.4.10): the
             # error travels as an element instead, and the feed is opened again.
             return {"t": 3, "r": [_Undecodable(str(err))]}
 

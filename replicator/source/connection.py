@@ -1,7 +1,7 @@
 """Connections to RethinkDB: opening, keeping alive, and saying what an error means.
 
 The driver has no timeout inside of a message, none for a query, and TCP keepalive of two hours
-(shared facts, sections 2.3 and 6). So every wait here is watched, and the socket is tuned.
+(read in its source, 2.4.10). So every wait here is watched, and the socket is tuned.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _KEEPALIVE: Final = (
 )
 
 # The server's words where the driver has no error of its own for them; a table's name has none
-# of them (shared facts, section 4).
+# of them (tests/contract/test_permissions.py).
 _DENIED: Final = "does not have the required"
 
 
@@ -54,6 +54,7 @@ def connect(server: Server) -> Any:
         SourceRefused: a host answered and refuses the user, or is not who it should be.
         SourceUnavailable: no host answered.
     """
+    _require_usable(server.tls_ca_file)
     failures: list[str] = []
     for host, port in server.hosts:
         try:
@@ -91,6 +92,19 @@ def connect(server: Server) -> Any:
     )
 
 
+def _require_usable(tls_ca_file: Path | None) -> None:
+    """Refuse a CA file with which the driver would only fail, again and again."""
+    if tls_ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=str(tls_ca_file))
+    except (OSError, ssl.SSLError) as err:
+        raise SourceRefused(
+            f"rethinkdb.tls_ca_file {tls_ca_file} cannot be used: {err}",
+            hint="it must be a file of certificates in PEM form",
+        ) from err
+
+
 def _keep_alive(sock: socket.socket) -> None:
     for option, level, value in _KEEPALIVE:
         sock.setsockopt(level, option, value)
@@ -118,7 +132,7 @@ def watched(connection: Any, watch: Watch, seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(table: str) -> Iterator[None]:
-    """Turn the driver's errors into this project's own; see shared facts, section 6.4.
+    """Turn the driver's errors into this project's own; each has a test.
 
     Raises:
         FeedDisconnected, FeedAborted: transient.

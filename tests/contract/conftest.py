@@ -18,6 +18,7 @@ from replicator.sandbox import EmbeddedRethinkDB
 from tests.contract.eventually import allowed
 from tests.contract.raw import RawConnection
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
+from tests.support.servers import USED
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ Connect = Callable[..., Any]
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[Server]:
     with EmbeddedRethinkDB() as server:
+        USED.add("RethinkDB: embedded")
         yield Server("embedded", server.host, server.port)
 
 
@@ -44,6 +46,7 @@ def embedded_server() -> Iterator[Server]:
 def real_server() -> Iterator[Server]:
     url = os.environ.get("RETHINKDB_URL")
     if url:
+        USED.add("RethinkDB: real, RETHINKDB_URL")
         parts = urlsplit(url)
         yield Server(
             "real",
@@ -56,6 +59,7 @@ def real_server() -> Iterator[Server]:
     if find_rethinkdb() is None:
         pytest.skip("no real server: set RETHINKDB_URL or put `rethinkdb` on PATH")
     with RealRethinkDB() as server:
+        USED.add("RethinkDB: real, started for the tests")
         yield Server("real", server.host, server.port)
 
 

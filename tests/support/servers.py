@@ -6,6 +6,9 @@ from urllib.parse import unquote, urlsplit
 
 from rethinkdb import r
 
+USED: set[str] = set()
+"""The servers that this session ran against, for its last lines."""
+
 
 @dataclass(frozen=True)
 class RethinkServer:

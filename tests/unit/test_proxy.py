@@ -162,9 +162,10 @@ def test_an_unreachable_target_resets_the_client(server: socket.socket) -> None:
     port = server.getsockname()[1]
     server.close()
 
+    # The reset comes when the client reads, or already while it connects.
     with (
         TcpProxy(port) as proxy,
-        socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client,
         pytest.raises(ConnectionResetError),
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client,
     ):
         client.recv(1)
