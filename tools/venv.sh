@@ -11,6 +11,7 @@ python=$1 directory=$2 requirements=$3
 }
 # Debian ships venv apart from Python.
 "$python" -c 'import ensurepip, venv' 2>/dev/null || tools/apt.sh python3-venv
+echo "Installing pinned packages into $directory ..." >&2
 [ -x "$directory/bin/python" ] || "$python" -m venv "$directory"
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .

@@ -1,6 +1,7 @@
 """``replicator listen``: the tutorial's listener."""
 
 import contextlib
+import json
 from typing import Annotated, Any
 
 import msgspec
@@ -84,8 +85,14 @@ def _json_or_text(body: bytes) -> msgspec.Raw | str:
     try:
         # Format, not decode: numbers stay as they were written, whatever their size.
         return msgspec.Raw(msgspec.json.format(body, indent=-1))
-    except (msgspec.DecodeError, UnicodeError):
+    except (ValueError, RecursionError):
+        pass
+    try:
+        # msgspec refuses the escape of half a surrogate pair.
+        json.loads(body.decode())
+    except (ValueError, RecursionError):
         return body.decode("utf-8", "replace")
+    return msgspec.Raw(b" ".join(body.splitlines()))
 
 
 def _print(message: Message) -> None:
@@ -99,9 +106,5 @@ def _print(message: Message) -> None:
         )
     )
     body = _json_or_text(message.body)
-    pretty = (
-        msgspec.json.format(bytes(body), indent=2).decode()
-        if isinstance(body, msgspec.Raw)
-        else body
-    )
-    out.print(Text(pretty), soft_wrap=True)
+    text = output.pretty(bytes(body)) if isinstance(body, msgspec.Raw) else body
+    out.print(Text(text), soft_wrap=True)

@@ -1,6 +1,5 @@
 """``replicator outbox …``: what is not yet confirmed."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Iterable
@@ -139,10 +138,7 @@ def show(
             out.print(
                 Text.assemble((f"{name.replace('_', ' '):12} ", "bold"), str(shown)), soft_wrap=True
             )
-    text = body.decode("utf-8", "replace")
-    with contextlib.suppress(msgspec.DecodeError):
-        text = msgspec.json.format(text, indent=2)
-    out.print(Text(text), soft_wrap=True)
+    out.print(Text(output.pretty(body)), soft_wrap=True)
 
 
 @app.command("stats", epilog="Example: replicator outbox stats --json")

@@ -65,8 +65,16 @@ def print_lines(values: Iterable[Any]) -> None:
 
 def print_object(value: Any) -> None:
     """Print one JSON object over several lines."""
-    sys.stdout.write(msgspec.json.format(to_json(value), indent=2).decode() + "\n")
+    sys.stdout.write(pretty(to_json(value)) + "\n")
     sys.stdout.flush()
+
+
+def pretty(raw: bytes) -> str:
+    """Return JSON over several lines, and as it stands what is none or is nested too deep."""
+    try:
+        return msgspec.json.format(raw, indent=2).decode()
+    except (ValueError, RecursionError):
+        return raw.decode("utf-8", "replace")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:

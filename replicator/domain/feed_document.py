@@ -7,11 +7,14 @@ published is what RethinkDB sent.
 """
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
+
+from replicator.domain import deep_json
 
 NOTHING: Final = msgspec.Raw(b"")
 _NULL: Final = b"null"
@@ -39,6 +42,7 @@ class _Response(msgspec.Struct, gc=False):
 
 
 _decode_response = msgspec.json.Decoder(_Response).decode
+_decode_change = msgspec.json.Decoder(Change).decode
 
 # ql2.proto, Response.ResponseType: a finished sequence and a sequence with more to come.
 _SUCCESS_SEQUENCE: Final = 2
@@ -59,11 +63,38 @@ def decode_response(text: str) -> dict[str, object]:
         response = _decode_response(text)
     except msgspec.ValidationError:
         pass  # an error response: its elements are strings
+    except (msgspec.DecodeError, RecursionError) as err:
+        return _cut_response(text, err)
     else:
         if response.t in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
             return {"t": response.t, "r": response.r}
     plain: dict[str, object] = msgspec.json.decode(text)
     return plain
+
+
+def _cut_response(text: str, error: Exception) -> dict[str, object]:
+    """Return a response that msgspec refuses, for half a surrogate pair or for its depth."""
+    try:
+        response = deep_json.members(text.encode())
+        kind = json.loads(response["t"])
+        if kind in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
+            return {"t": kind, "r": [_cut_change(raw) for raw in deep_json.items(response["r"])]}
+        plain: dict[str, object] = json.loads(text)
+    except (ValueError, LookupError, RecursionError):
+        raise msgspec.DecodeError(str(error)) from error
+    return plain
+
+
+def _cut_change(raw: bytes) -> Change:
+    try:
+        return _decode_change(raw)
+    except (msgspec.DecodeError, RecursionError):
+        parts = deep_json.members(raw)
+    return Change(
+        msgspec.Raw(parts.get("old_val", b"")),
+        msgspec.Raw(parts.get("new_val", b"")),
+        *(json.loads(parts.get(name, b'""')) for name in ("type", "state", "error")),
+    )
 
 
 def is_absent(value: msgspec.Raw) -> bool:
@@ -120,16 +151,34 @@ def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
     Raises:
         msgspec.ValidationError: (the returned function) the document has no such field.
     """
+    decode = _key_decoder(primary_key)
+
+    def read(raw: msgspec.Raw) -> str:
+        try:
+            key = decode(raw)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError):
+            key = _cut_key(raw, primary_key)
+        return normal_key(str(key, "utf-8"))
+
+    return read
+
+
+def _key_decoder(primary_key: str) -> Callable[[msgspec.Raw], bytes | msgspec.Raw]:
     if not _RENAMED.fullmatch(primary_key):
         # A struct's field cannot be named like that; a mapping is slower, and can.
         decode_all = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-        return lambda raw: normal_key(str(decode_all(raw)[primary_key], "utf-8"))
+        return lambda raw: decode_all(raw)[primary_key]
     document = msgspec.defstruct(
         "Document", [("key", msgspec.Raw)], rename={"key": primary_key}, gc=False
     )
     decode = msgspec.json.Decoder(document).decode
+    return lambda raw: decode(raw).key  # type: ignore[attr-defined]
 
-    def read(raw: msgspec.Raw) -> str:
-        return normal_key(str(decode(raw).key, "utf-8"))  # type: ignore[attr-defined]
 
-    return read
+def _cut_key(raw: msgspec.Raw, primary_key: str) -> bytes:
+    try:
+        return deep_json.members(bytes(raw))[primary_key]
+    except (ValueError, KeyError) as err:
+        raise msgspec.ValidationError(f"a document without {primary_key!r}: {err}") from err

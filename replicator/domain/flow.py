@@ -26,6 +26,7 @@ class FeedBatch(NamedTuple):
     changes: Sequence[Change]
     size: int  # bytes, about
     at: int
+    complete_at: int = 0  # the last instant at which nothing of the feed was unread; 0: unknown
 
 
 class SnapshotRead(NamedTuple):
@@ -43,6 +44,7 @@ class FeedClosed(NamedTuple):
     error: str
     skipped: int  # changes that the server said it dropped
     at: int
+    complete_at: int = 0  # the last instant at which nothing of the feed was unread; 0: unknown
 
 
 FeedItem = FeedOpened | FeedBatch | SnapshotRead | FeedClosed

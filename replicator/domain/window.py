@@ -103,9 +103,13 @@ class Window:
     @property
     def room(self) -> int:
         """How many entries may be offered now."""
-        if self._bytes - self._bytes_in_flight >= self._limits.buffered_bytes:
+        return self.room_beside(0, 0)
+
+    def room_beside(self, count: int, size: int) -> int:
+        """Return the room that is left when so many entries of so many bytes wait outside."""
+        if self._bytes - self._bytes_in_flight + size >= self._limits.buffered_bytes:
             return 0
-        return max(0, self._limits.buffered - self.buffered)
+        return max(0, self._limits.buffered - self.buffered - count)
 
     @property
     def next_retry_at(self) -> float | None:
@@ -119,13 +123,13 @@ class Window:
 
     @property
     def lowest(self) -> int:
-        """The lowest number that is not settled; larger than any when there is none.
+        """The lowest number that has no answer yet; larger than any when there is none.
 
-        Looks at everything: for the rare search for a poison entry.
+        Looks at everything: for the rare search for a poison entry. An entry that waits for its
+        next attempt was answered, by a nack or a return: it is not what closes a channel.
         """
         numbers = [flight.entry.number for flight in self._in_flight.values()]
         numbers += [entry.number for entry in itertools.chain(self._due, self._ready)]
-        numbers += [number for _, number, _ in self._retry]
         return min(numbers, default=sys.maxsize)
 
     def attempts(self, number: int) -> int:

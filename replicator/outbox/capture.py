@@ -48,6 +48,7 @@ class Feed:
     is_baseline: bool
     projection: str
     absorb_changed: bool
+    indexed_key: str | None = None  # the primary key of the documents in the index
     state: FeedState = FeedState.LOST
     table_id: str | None = None
     opened_at: int | None = None
@@ -100,7 +101,7 @@ class Capture:
             case FeedOpened():
                 self._open(feed, item)
             case SnapshotRead():
-                self._end_reading(feed)
+                self._end_reading(feed, item)
             case FeedClosed():
                 self._close(feed, item)
 
@@ -155,7 +156,8 @@ class Capture:
             compared=0,
             gap=gap,
             is_restarted=False,
-            snapshot=Snapshot(snapshot_rules, SeenRows(), feed.rules.primary_key),
+            indexed_key=item.primary_key if is_first else feed.indexed_key,
+            snapshot=Snapshot(snapshot_rules, SeenRows(), feed.indexed_key or item.primary_key),
             last_error=None,
         )
         feeds.save(
@@ -197,7 +199,7 @@ class Capture:
         is_live = any(draft.origin is Origin.FEED for draft in plan.drafts)
         feed = dataclasses.replace(
             feed,
-            alive_at=item.at,
+            alive_at=item.complete_at or item.at,
             changed_at=item.at if is_live else feed.changed_at,
             compared=feed.compared + plan.compared,
         )
@@ -231,11 +233,11 @@ class Capture:
             )
         return feed
 
-    def _end_reading(self, feed: Feed) -> None:
+    def _end_reading(self, feed: Feed, item: SnapshotRead) -> None:
         if feed.snapshot is None:
             raise ValueError("a feed became ready without a snapshot")
         read = dataclasses.replace(feed.snapshot, is_read=True)
-        self.feeds[feed.id] = dataclasses.replace(feed, snapshot=read)
+        self.feeds[feed.id] = dataclasses.replace(feed, snapshot=read, alive_at=item.at)
 
     def _complete(self, feed: Feed, now: int) -> None:
         """Every document was compared: the feed is ready, its gap is closed."""
@@ -247,10 +249,10 @@ class Capture:
             feed,
             state=next_state(feed.state, FeedEvent.COMPARED),
             state_since=now,
-            alive_at=now,
             ready_at=now,
             first_ready_at=feed.first_ready_at or now,
             absorb_changed=False,
+            indexed_key=feed.rules.primary_key,
             gap=None,
             snapshot=None,
         )
@@ -261,7 +263,7 @@ class Capture:
             primary_key=feed.rules.primary_key,
             projection=feed.projection,
             absorb_changed=0,
-            alive_at=now,
+            alive_at=feed.alive_at,
             ready_at=now,
             first_ready_at=ready.first_ready_at,
             captured=feed.captured,
@@ -275,7 +277,7 @@ class Capture:
         was_open = feed.state is not FeedState.LOST
         # Not at an orderly end: the next start records that gap, when it knows how long it was.
         if item.cause is not Cause.START and was_open and gap is None:
-            gap = self._record_gap(feed, item.cause, item.at)
+            gap = self._record_gap(feed, item.cause, item.complete_at or item.at)
         if item.skipped:
             self.tally["skipped", str(feed.name)] += item.skipped
             if gap is not None:
@@ -284,7 +286,7 @@ class Capture:
             feed,
             state=next_state(feed.state, FeedEvent.LOST),
             state_since=item.at if was_open else feed.state_since,
-            alive_at=item.at if was_open and gap is None else feed.alive_at,
+            alive_at=(item.complete_at or item.at) if was_open and gap is None else feed.alive_at,
             skipped=feed.skipped + item.skipped,
             gap=gap,
             snapshot=None,

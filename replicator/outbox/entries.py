@@ -167,12 +167,16 @@ def totals(connection: Connection) -> Totals:
     return Totals(pending, parked, pending_bytes + parked_bytes, oldest)
 
 
-def oldest_pending(connection: Connection) -> int | None:
-    """Return when the oldest pending entry was captured; microseconds since the epoch."""
-    captured_at: int | None = connection.execute(
-        select(entries.c.captured_at)
-        .where(entries.c.state == PENDING)
+def oldest_pending(connection: Connection, floor: int) -> tuple[int, int] | None:
+    """Return number and instant of the oldest pending entry from a number on; None for none.
+
+    The floor is what was returned before: without it each call would read through all parked
+    entries, which are the oldest.
+    """
+    found = connection.execute(
+        select(entries.c.id, entries.c.captured_at)
+        .where(entries.c.state == PENDING, entries.c.id >= floor)
         .order_by(entries.c.id)
         .limit(1)
-    ).scalar()
-    return captured_at
+    ).one_or_none()
+    return (found[0], found[1]) if found is not None else None

@@ -66,6 +66,12 @@ class Inbox:
             self._settled += len(outcomes.settled)
             self._changed.notify_all()
 
+    def take_outcomes(self) -> list[Outcomes]:
+        """Return what was reported and not gathered yet; never waits."""
+        with self._changed:
+            outcomes, self._outcomes, self._settled = self._outcomes, [], 0
+            return outcomes
+
     def poke(self) -> None:
         """Let the store's next `gather` return at once."""
         with self._changed:

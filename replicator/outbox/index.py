@@ -75,6 +75,13 @@ def remove(connection: Connection, row_ids: Sequence[int]) -> None:
         connection.exec_driver_sql(_DELETE, [(row_id,) for row_id in row_ids])
 
 
+def forget_documents(connection: Connection, feed_id: int) -> None:
+    """Drop the documents that were kept, but not their rows: they may have other fields now."""
+    connection.execute(
+        update(documents).where(documents.c.feed_id == feed_id).values(document=None)
+    )
+
+
 def page(
     connection: Connection, feed_id: int, *, after: str | None, most: int, with_documents: bool
 ) -> Mapping[str, Known]:

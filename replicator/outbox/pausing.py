@@ -1,6 +1,8 @@
 """When the feeds pause because the outbox is full, and when they go on (promise G5)."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
@@ -10,6 +12,8 @@ from replicator.outbox.entries import Totals
 # A feed goes on when the outbox is this far below its limit: without the distance it would stop
 # and go with every message, and RethinkDB would overflow each time.
 _RESUME_AT: Final = 0.9
+_RESERVE_BYTES: Final = 128 * 1024 * 1024
+_RESERVE_SHARE: Final = 10  # of a small volume no more than a tenth is kept free
 
 
 class Limits(NamedTuple):
@@ -24,6 +28,17 @@ class Limits(NamedTuple):
         if was_full:
             return count > self.entries * _RESUME_AT or totals.bytes > self.bytes * _RESUME_AT
         return count >= self.entries or totals.bytes >= self.bytes
+
+
+def is_disk_low(directory: Path, *, was_full: bool) -> bool:
+    """Return whether the volume has so little room that the outbox counts as full.
+
+    Settling needs a little room too: on a disk that is full to the last page nothing could be
+    deleted, and a backlog could never drain.
+    """
+    usage = shutil.disk_usage(directory)
+    reserve = min(_RESERVE_BYTES, usage.total // _RESERVE_SHARE)
+    return usage.free < (2 * reserve if was_full else reserve)
 
 
 def paused(feed: Feed, at: int) -> Feed:

@@ -33,7 +33,7 @@ from replicator.outbox.engine import data_version, give_back_space, translated
 from replicator.outbox.entries import Totals
 from replicator.outbox.identity import SameFile, load_or_create, save_last_entry
 from replicator.outbox.inbox import Inbox, Work
-from replicator.outbox.pausing import Limits, paused, resumed
+from replicator.outbox.pausing import Limits, is_disk_low, paused, resumed
 
 _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -95,6 +95,7 @@ class Store:
         self._next_row_id = 1
         self._totals = Totals(0, 0, 0, None)
         self._handed_over = 0
+        self._oldest_floor = 0
         self._has_caught_up = False
         self._is_full = False
         self._has_unsaved_states = False
@@ -128,6 +129,9 @@ class Store:
         with translated(self._path), self._engine.begin() as connection:
             for table in tables:
                 row, is_new = feeds.register(connection, table.name, table.projection)
+                if row.projection != table.projection:
+                    # A field that is excluded from now on must not come back as an old value.
+                    index.forget_documents(connection, row.id)
                 if not is_new and row.projection != table.projection and row.first_ready_at:
                     self._log.warning(
                         "fields of a table changed: every document is compared as changed",
@@ -149,6 +153,7 @@ class Store:
                     is_baseline=table.is_baseline,
                     projection=table.projection,
                     absorb_changed=row.absorb_changed,
+                    indexed_key=row.primary_key,
                     table_id=row.table_id,
                     opened_at=row.opened_at,
                     alive_at=row.alive_at,
@@ -207,9 +212,25 @@ class Store:
 
     def step(self, connection: Connection, work: Work, now: int) -> None:
         """Do one transaction and what follows from it; each is tried until it is done."""
+        waiting = work
+
+        def commit() -> None:
+            nonlocal waiting
+            try:
+                self.commit(connection, waiting, now)
+            except OutboxUnavailable:
+                # Order matters: a disk that is full gets room only from what is settled, and
+                # that must not wait for the captures, for which there is no room.
+                outcomes = [*waiting.outcomes, *self._inbox.take_outcomes()]
+                waiting = Work(waiting.items, outcomes)
+                self.commit(connection, Work([], outcomes), now, is_settling_only=True)
+                waiting = Work(waiting.items, [])
+                self._hand_over(connection)
+                raise
+
         # Order matters: each is retried by itself. If the transaction were done again because
         # what follows it failed, every change in it would be captured and numbered twice.
-        self._retrying(lambda: self.commit(connection, work, now))
+        self._retrying(commit)
         self._retrying(lambda: self.follow_up(connection, is_idle=not work))
 
     def _retrying(self, action: Callable[[], None]) -> None:
@@ -235,8 +256,12 @@ class Store:
         self._error = str(error)
         self.status = self._make_status()
 
-    def commit(self, connection: Connection, work: Work, now: int) -> None:
+    def commit(
+        self, connection: Connection, work: Work, now: int, *, is_settling_only: bool = False
+    ) -> None:
         """Commit a step's work in one transaction, and hand over what it appended.
+
+        With ``is_settling_only`` no sweep is done either, so that nothing is appended.
 
         Raises:
             OutboxUnavailable: nothing has happened; do it again with the same work.
@@ -255,7 +280,7 @@ class Store:
                 capture.handle(item)
             for feed_id, feed in self._feeds.items():
                 # A sweep writes deletes: it waits, like the feeds, while the outbox is full.
-                if feed.state is not FeedState.PAUSED:
+                if feed.state is not FeedState.PAUSED and not is_settling_only:
                     capture.sweep(feed_id, now)
             entries.append(connection, capture.new_entries)
             if capture.last_number != self._last_number:
@@ -264,14 +289,15 @@ class Store:
                 entries.settle(connection, outcomes.settled)
                 entries.record_failures(connection, outcomes.failed)
                 entries.park(connection, outcomes.parked)
-            oldest = entries.oldest_pending(connection)
+            oldest = entries.oldest_pending(connection, self._oldest_floor)
         # Order matters: the commit is above. What is below this line would be wrong to keep if
         # the transaction failed, and what is published before it could be lost by a crash.
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._feeds = capture.feeds
         self._last_number = capture.last_number
         self._next_row_id = capture.next_row_id
-        self._count(capture, work.outcomes, oldest)
+        self._oldest_floor = oldest[0] if oldest is not None else capture.last_number
+        self._count(capture, work.outcomes, oldest[1] if oldest is not None else None)
         if self._has_caught_up and capture.new_entries:
             if self._sink is not None and self._sink.room >= len(capture.new_entries):
                 self._sink.offer(capture.new_entries)
@@ -339,7 +365,10 @@ class Store:
             metrics.set_feed_state(str(feed.name), feed.state)
 
     def _pause_or_resume(self) -> None:
-        is_full = self._limits.is_full(self._totals, was_full=self._is_full)
+        was_full = self._is_full
+        is_full = self._limits.is_full(self._totals, was_full=was_full) or is_disk_low(
+            self._path.parent, was_full=was_full
+        )
         if is_full == self._is_full:
             return
         self._is_full = is_full
@@ -400,6 +429,7 @@ class Store:
                 return
             self._data_version = version
             self._totals = entries.totals(connection)
+            self._oldest_floor = 0  # an entry may have been redriven
         self._show()
         self._pause_or_resume()
 

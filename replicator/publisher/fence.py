@@ -16,7 +16,7 @@ from pika.channel import Channel
 
 from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.log import get_logger
-from replicator.publisher.broker import ACCESS_REFUSED
+from replicator.publisher.broker import NOT_FOUND
 
 # AMQP 0-9-1, section 1.2: another connection has the exclusive queue.
 RESOURCE_LOCKED: Final = 405
@@ -58,18 +58,17 @@ def take_fence(
                     hint="it ends by its heartbeat; or another process has a copy of this outbox",
                 )
             )
-        elif reason.reply_code == ACCESS_REFUSED:
+        elif reason.reply_code == NOT_FOUND:
+            # The queue is on a node of the cluster that is down, and is deleted with it.
+            on_failed(ChannelClosed(f"the fence is not available: {reason.reply_text}"))
+        else:
+            # No permission, or a limit of the virtual host.
             get_logger("publisher").warning(
-                "publishing without a fence: no permission to declare its queue",
+                "publishing without a fence: its queue cannot be declared",
                 queue=name,
-                hint="grant configure permission on it: order then holds after lost connections",
+                error=reason.reply_text,
+                hint="let the user configure it: then order holds after half-open links too",
             )
             on_taken()
-        else:
-            on_failed(
-                ChannelClosed(
-                    f"RabbitMQ refused the fence: {reason.reply_code} {reason.reply_text}"
-                )
-            )
 
     connection.channel(on_open_callback=on_open)

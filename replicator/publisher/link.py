@@ -14,10 +14,13 @@ from pika.channel import Channel
 
 from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
-from replicator.publisher.broker import ACCESS_REFUSED, NOT_FOUND, translate
+from replicator.publisher.broker import ACCESS_REFUSED, translate
 from replicator.publisher.fence import take_fence
 
 _CLOSE_SECONDS: Final = 1.0
+# AMQP 0-9-1, section 1.2: content too large, precondition failed (RabbitMQ's own limit of size),
+# frame, syntax and command errors. Others, such as 541 internal error, are not the message's fault.
+_FOR_WHAT_WAS_SENT: Final = frozenset({311, 406, 501, 502, 503})
 
 
 class LinkEvents(Protocol):
@@ -213,6 +216,6 @@ class Link:
                 )
             )
             return
-        if code != NOT_FOUND:
+        if code in _FOR_WHAT_WAS_SENT:
             self._events.on_rejected(text)
         self.hang_up(ChannelClosed(f"RabbitMQ closed the channel: {code} {text}"))

@@ -88,6 +88,7 @@ class Publisher:
         )
         self._incoming: deque[Sequence[Entry]] = deque()
         self._incoming_count = 0
+        self._incoming_bytes = 0
         self._incoming_lock = threading.Lock()
         self._stop = threading.Event()
         self._is_idle = threading.Condition()
@@ -109,13 +110,14 @@ class Publisher:
     @property
     def room(self) -> int:
         """How many entries may be offered now."""
-        return max(0, self._delivery.window.room - self._incoming_count)
+        return self._delivery.window.room_beside(self._incoming_count, self._incoming_bytes)
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Take committed entries, in the order of their numbers; never waits."""
         with self._incoming_lock:
             self._incoming.append(entries)
             self._incoming_count += len(entries)
+            self._incoming_bytes += sum(len(entry.body) for entry in entries)
         if (link := self._link) is not None:
             link.call_soon(self._turn)
 
@@ -336,6 +338,7 @@ class Publisher:
         # would leave too little room for ever.
         with self._incoming_lock:
             self._incoming_count -= sum(map(len, batches))
+            self._incoming_bytes -= sum(len(e.body) for entries in batches for e in entries)
 
     def _flush(self) -> None:
         if self._delivery.flush():

@@ -12,7 +12,6 @@ from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, FeedSink, 
 from replicator.domain.model import Cause, TableName
 from replicator.domain.retry import CONNECT, PERMANENT
 from replicator.errors import (
-    FeedDisconnected,
     FeedLost,
     FeedOverflowed,
     PermanentError,
@@ -32,6 +31,8 @@ _WAIT_SECONDS: Final = 1.0
 _PING_AFTER_SECONDS: Final = 10.0
 _STALL_SECONDS: Final = 15.0
 _MOST_STALL_SECONDS: Final = 240.0
+_SMALL_BATCH: Final = 1000
+_SMALL_BATCH_BYTES: Final = 100_000
 _QUEUE_SIZE: Final = 100_000  # the server's own default
 _MOST_QUEUE_SIZE: Final = 800_000
 
@@ -39,6 +40,10 @@ _MOST_QUEUE_SIZE: Final = 800_000
 def _backoff(err: BaseException | None) -> tenacity.wait.wait_base:
     # Not for a table that is gone: it may be created again at any moment.
     return (PERMANENT if isinstance(err, SourceRefused) else CONNECT).wait()
+
+
+def _size(changes: list[Change]) -> int:
+    return sum(len(change.old_val) + len(change.new_val) for change in changes)
 
 
 Opener = Callable[[int], Changefeed]
@@ -67,6 +72,8 @@ class FeedReader:
         self._is_initializing = False
         self._idle_seconds = 0.0
         self._heard_at = 0
+        self._asked_at = 0
+        self._complete_at = 0
         self._last_error = ""
         self._is_reported_open = False
         self.progressed_at = time.monotonic()
@@ -105,7 +112,9 @@ class FeedReader:
             if not self._stop.is_set():
                 raise
         finally:
-            self._sink.put(FeedClosed(self._feed_id, Cause.START, "", 0, now_us()))
+            self._sink.put(
+                FeedClosed(self._feed_id, Cause.START, "", 0, now_us(), self._complete_at)
+            )
 
     def _is_retried(self, err: BaseException) -> bool:
         if isinstance(err, PermanentError):
@@ -128,9 +137,8 @@ class FeedReader:
         if isinstance(err, FeedLost):
             cause = Cause(err.cause)
         skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
-        # Of a lost connection nobody knows when it stopped working, only when it last did.
-        lost_at = self._heard_at if isinstance(err, FeedDisconnected) else 0
-        self._put(FeedClosed(self._feed_id, cause, text, skipped, lost_at or now_us()))
+        closed = FeedClosed(self._feed_id, cause, text, skipped, now_us(), self._complete_at)
+        self._put(closed)
 
     def _follow(self, retry_state: tenacity.RetryCallState) -> None:
         """Open the feed and hand over what it says, until it is lost or we are stopped."""
@@ -145,7 +153,7 @@ class FeedReader:
             self._was_open = True
             self._is_initializing = True
             self._idle_seconds = 0.0
-            self._heard_at = now_us()
+            self._heard_at = self._asked_at = self._complete_at = now_us()
             self._log.info("feed is open, comparing its snapshot")
             self._is_reported_open = True
             self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._heard_at))
@@ -180,8 +188,20 @@ class FeedReader:
             return self._idle(feed)
         self._idle_seconds = 0.0
         self._heard_at = now_us()
+        self._note_completeness(elements)
         self._hand_over(elements, self._heard_at)
         return True
+
+    def _note_completeness(self, elements: list[Change]) -> None:
+        """Note when the server last had nothing more for us.
+
+        It answers with all that it has, up to a megabyte; so a small batch says that there was
+        no more when it was sent. That was after we had asked, which is when the batch before it
+        was read: this one may have waited in a socket while we stood still.
+        """
+        if len(elements) <= _SMALL_BATCH and _size(elements) <= _SMALL_BATCH_BYTES:
+            self._complete_at = self._asked_at
+        self._asked_at = self._heard_at
 
     def _idle(self, feed: Changefeed) -> bool:
         """Count turns, not time: a process that was stopped has not waited for its server."""
@@ -191,7 +211,10 @@ class FeedReader:
             raise SnapshotStalled(f"the snapshot of {self.name} went quiet before it was complete")
         if self._idle_seconds % _PING_AFTER_SECONDS:
             return False
+        asked_at = now_us()
         feed.ping()
+        # What the server had when it was asked has come before its answer.
+        self._complete_at = asked_at
         self._heard_at = now_us()
         return True
 
@@ -210,8 +233,8 @@ class FeedReader:
 
     def _put_batch(self, changes: list[Change], at: int) -> None:
         if changes:
-            size = sum(len(change.old_val) + len(change.new_val) for change in changes)
-            self._put(FeedBatch(self._feed_id, changes, size, at))
+            batch = FeedBatch(self._feed_id, changes, _size(changes), at, self._complete_at)
+            self._put(batch)
 
     def _put(self, item: FeedOpened | FeedBatch | SnapshotRead | FeedClosed) -> None:
         self.is_waiting_for_store = True

@@ -70,6 +70,22 @@ def test_each_message_is_one_line_for_programs(vhost: str, channel: Any) -> None
     assert (second["body"], second["message_id"], second["headers"]) == ("no JSON", None, {})
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_document_that_no_parser_takes_is_shown(
+    vhost: str, channel: Any, form: list[str]
+) -> None:
+    half = '{"old_val":null,"new_val":{"id":"\\udc4b hello"}}'
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    with listening(vhost, *form, "--count", "3") as process:
+        for body in (half, deep, "{}"):
+            publish(channel, "mytable.create", body)
+        out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, err) == (0, "")
+    assert half in out
+    assert (deep.replace('"', '\\"') if form else deep) in out
+
+
 def test_people_see_what_happened_and_the_document(vhost: str, channel: Any) -> None:
     with listening(vhost, "--count", "1") as process:
         publish(

@@ -222,6 +222,54 @@ def test_kept_documents_are_the_old_values_of_a_resync(tmp_path: Path) -> None:
         ]
 
 
+def test_a_field_that_is_excluded_later_does_not_come_back_as_an_old_value(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with outbox(tmp_path, table(keep_documents=True)) as box:
+        snapshot(box, {"id": "a", "ssn": "secret"}, {"id": "b", "ssn": "secret"})
+        again = box.restart(table(keep_documents=True, projection='{"exclude":["ssn"]}'))
+        snapshot(again, {"id": "a"})
+
+        assert [body for _, origin, body in again.sink.said() if origin == "resync"] == [
+            {"old_val": None, "new_val": {"id": "a"}},
+            {"old_val": {"id": "b"}, "new_val": None},
+        ]
+        again.close()
+    capfd.readouterr()
+
+
+def test_a_gap_begins_when_the_feed_was_last_known_to_be_complete(box: Outbox) -> None:
+    snapshot(box, A1)
+    complete_at = box.now - 30_000_000
+    box.step(box.closed(Cause.OVERFLOW)._replace(complete_at=complete_at))
+
+    assert box.rows("SELECT cause, opened_at FROM gaps") == [("overflow", complete_at)]
+
+
+def test_an_orderly_stop_of_a_reader_that_is_behind_leaves_the_gap_its_true_beginning(
+    box: Outbox,
+) -> None:
+    snapshot(box, A1)
+    complete_at = box.now - 30_000_000
+    box.step(box.closed(Cause.START, "")._replace(complete_at=complete_at))
+    again = box.restart()
+    again.step(again.opened())
+
+    assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", complete_at)]
+    again.close()
+
+
+def test_the_old_primary_key_is_remembered_when_the_feed_is_lost_before_it_is_ready(
+    box: Outbox,
+) -> None:
+    snapshot(box, A1)
+    box.step(box.closed(Cause.ABORTED))
+    box.step(box.opened("T2", key="uuid"), box.closed())
+    box.step(box.opened("T2", key="uuid"), box.ready())
+
+    assert box.sink.said()[-1][2] == {"old_val": {"id": "a"}, "new_val": None}
+
+
 def test_other_fields_mean_every_document_is_compared_as_changed(
     box: Outbox, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from replicator.domain.feed_document import Change
 from replicator.domain.model import Cause, Failure, Outcomes, TableName
 from replicator.outbox import inspect
 from replicator.outbox.lock import OutboxLock
@@ -115,6 +117,22 @@ def test_one_entry_is_shown_whole_and_its_numbers_stay_exact(cli: Command) -> No
     assert str(2**70) in shown
     assert '"new_val": {' in shown
     assert cli("outbox", "show", "3", "--json").object["body"] == {"old_val": None, "new_val": B1}
+
+
+def test_a_document_that_no_parser_takes_is_shown_as_it_is(box: Outbox, cli: Command) -> None:
+    deep, half = '{"a":' * 5000 + "1" + "}" * 5000, '"\\udc4b hello"'
+    odd = [f'{{"id":{half},"x":{x}}}' for x in ("1", deep)]
+    box.step(box.batch(*(Change(new_val=msgspec.Raw(each.encode()), type="add") for each in odd)))
+
+    for number, each in enumerate(odd, 5):
+        shown = cli("outbox", "show", str(number))
+        assert shown.status == 0
+        assert each in shown.out
+        shown = cli("outbox", "show", str(number), "--json")
+        assert shown.status == 0
+        assert each in shown.out
+    assert half in cli("outbox", "list").out
+    assert cli("outbox", "list", "--json").objects[4]["key"] == "\udc4b hello"
 
 
 def test_an_entry_is_found_by_its_message_id(box: Outbox, cli: Command) -> None:

@@ -70,7 +70,48 @@ def test_any_other_response_is_decoded_plainly(text: str) -> None:
     assert decode_response(text) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", ["", "no json", '{"t":3,"r":['])
+DEEP = '{"a":' * 5000 + "[]" + "}" * 5000
+HALF = '"\\udc4b hello"'
+
+
+@pytest.mark.parametrize("odd", [DEEP, HALF, f'{{{HALF}:1,"b":"\\"}}]{{[\\\\"}}', '"\\ud83d"'])
+def test_a_document_that_no_parser_takes_comes_as_it_is_with_its_batch(odd: str) -> None:
+    odd = f'{{"id":{HALF},"x":{odd}}}'
+    text = (
+        '{"t":3,"r":[{"type":"state","state":"ready"},{"new_val":{"id":1},"type":"initial"},'
+        f'{{"new_val":{odd},"old_val":null,"type":"add"}}, {{"error":"skipped"}}],"n":[]}}'
+    )
+
+    assert decode_response(text) == {
+        "t": 3,
+        "r": [
+            Change(type="state", state="ready"),
+            Change(new_val=msgspec.Raw(b'{"id":1}'), type="initial"),
+            Change(msgspec.Raw(b"null"), msgspec.Raw(odd.encode()), "add"),
+            Change(error="skipped"),
+        ],
+    }
+    assert key_reader("id")(msgspec.Raw(odd.encode())) == HALF
+    assert key_reader("\\")(msgspec.Raw(odd.replace('"id"', '"\\\\"').encode())) == HALF
+
+
+def test_an_error_that_quotes_such_a_document_is_decoded_plainly() -> None:
+    text = f'{{"t":18,"r":[{HALF}]}}'
+
+    assert decode_response(text) == {"t": 18, "r": ["\udc4b hello"]}
+
+
+def test_a_document_that_no_parser_takes_needs_its_key_too() -> None:
+    with pytest.raises(msgspec.ValidationError, match="without 'id'"):
+        key_reader("id")(msgspec.Raw(f'{{"name":{DEEP}}}'.encode()))
+    with pytest.raises(msgspec.ValidationError, match="without 'id'"):
+        key_reader("id")(msgspec.Raw(b'{"id":'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no json", '{"t":3,"r":[', f'{{"t":1,"r":[{DEEP}]}}', f'{{"t":3,"r":[{HALF}]}}', DEEP],
+)
 def test_what_is_no_response_raises_a_decode_error(text: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_response(text)

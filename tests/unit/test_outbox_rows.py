@@ -88,14 +88,15 @@ def test_parked_entries_are_counted_and_not_read_back(connection: Connection) ->
     page = entries.page(connection, after=0, most=10, most_bytes=100)
     assert [each.number for each in page.entries] == [2, 3]
     assert entries.totals(connection) == (2, 1, 7, 20)
-    assert entries.oldest_pending(connection) == 20
+    assert entries.oldest_pending(connection, 0) == (2, 20)
+    assert entries.oldest_pending(connection, 3) == (3, 30)
 
 
 def test_an_empty_outbox_has_no_oldest_entry(connection: Connection) -> None:
     entries.append(connection, [])
 
     assert entries.totals(connection) == (0, 0, 0, None)
-    assert entries.oldest_pending(connection) is None
+    assert entries.oldest_pending(connection, 0) is None
 
 
 # The index.

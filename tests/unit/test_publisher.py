@@ -90,6 +90,16 @@ def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
     assert found.status().buffered == 2
 
 
+def test_large_entries_leave_no_room_also_while_there_is_no_connection() -> None:
+    found = publisher(window=5000)
+    large = Entry(1, 1, "1", Op.UPDATE, Origin.FEED, b"x" * (17 << 20), 0)
+    found.offer([large])
+
+    assert found.room == 0
+    found._accept()
+    assert found.room == 0
+
+
 def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
     found = publisher(window=100_000)
     is_done = threading.Event()

@@ -163,7 +163,7 @@ def test_a_lost_feed_is_reported_with_its_cause_and_opened_again(
     assert reconnects == 1
 
 
-def test_the_gap_of_a_lost_connection_begins_when_it_was_last_heard(
+def test_the_gap_of_a_lost_connection_begins_when_the_feed_was_last_known_to_be_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(1000, 100_000, 1000))
@@ -171,11 +171,27 @@ def test_the_gap_of_a_lost_connection_begins_when_it_was_last_heard(
     bench = Bench([[READY], [], [], FeedDisconnected("gone")], [[READY]])
     bench.reader.run()
 
-    assert [(type(item).__name__, item.at) for item in bench.items[:3]] == [
-        ("FeedOpened", 1000),
-        ("SnapshotRead", 2000),
-        ("FeedClosed", 2000),
-    ]
+    closed = bench.items[2]
+    assert isinstance(closed, FeedClosed)
+    # A small batch says that there was no more when it was asked for, at the opening.
+    assert (closed.at, closed.complete_at) == (3000, 1000)
+
+
+def test_a_large_batch_does_not_say_that_the_feed_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    monkeypatch.setattr(reader_module, "_SMALL_BATCH", 1)
+    many = [add({"id": 1}), add({"id": 2})]
+    overflow = FeedOverflowed("dropped", skipped=3)
+    bench = Bench([[READY], [add({"id": 0})], many, many, overflow], [[READY]])
+    bench.reader.run()
+
+    (closed,) = [item for item in bench.items if isinstance(item, FeedClosed) and item.error]
+    # The batch at 3000 was small, and was asked for when the one at 2000 had been read.
+    assert closed.complete_at == 2000
+    assert {item.complete_at for item in bench.items if isinstance(item, FeedBatch)} == {2000}
 
 
 def test_an_overflow_opens_the_feed_with_a_larger_queue_up_to_a_limit() -> None:

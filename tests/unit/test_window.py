@@ -222,7 +222,7 @@ def test_the_lowest_number_is_looked_for_everywhere() -> None:
     assert found.lowest == 1
     found.take(0)
     found.nack(1, multiple=False, now=0)
-    assert found.lowest == 1
+    assert found.lowest == 2, "a nacked entry was answered"
     found.take(10)
     found.confirm(4, multiple=True)
     assert found.lowest == 4

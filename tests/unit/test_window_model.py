@@ -169,7 +169,9 @@ class Broker(RuleBasedStateMachine):
         assert self.window.is_empty is (not entries)
         assert self.window.refused == len(self.refused)
         assert self.window.room == (max(0, self.limits.buffered - waiting) if has_room else 0)
-        assert self.window.lowest == min((entry.number for entry in entries), default=2**63 - 1)
+        in_flight = [entry.number for entry in self.unconfirmed.values()]
+        assert self.window.lowest >= min((entry.number for entry in entries), default=2**63 - 1)
+        assert self.window.lowest <= min(in_flight, default=2**63 - 1)
         assert self.window._bytes == in_flight_bytes + waiting_bytes
         assert self.window._bytes_in_flight == in_flight_bytes
 
