@@ -71,7 +71,6 @@ class FeedReader:
         self._stall_seconds = _STALL_SECONDS
         self._is_initializing = False
         self._idle_seconds = 0.0
-        self._heard_at = 0
         self._asked_at = 0
         self._complete_at = 0
         self._last_error = ""
@@ -153,10 +152,10 @@ class FeedReader:
             self._was_open = True
             self._is_initializing = True
             self._idle_seconds = 0.0
-            self._heard_at = self._asked_at = self._complete_at = now_us()
+            self._asked_at = self._complete_at = now_us()
             self._log.info("feed is open, comparing its snapshot")
             self._is_reported_open = True
-            self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._heard_at))
+            self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._asked_at))
             try:
                 while not self._stop.is_set():
                     if self.step(feed) and not self._is_initializing:
@@ -187,12 +186,12 @@ class FeedReader:
         if not elements:
             return self._idle(feed)
         self._idle_seconds = 0.0
-        self._heard_at = now_us()
-        self._note_completeness(elements)
-        self._hand_over(elements, self._heard_at)
+        read_at = now_us()
+        self._note_completeness(elements, read_at)
+        self._hand_over(elements, read_at)
         return True
 
-    def _note_completeness(self, elements: list[Change]) -> None:
+    def _note_completeness(self, elements: list[Change], read_at: int) -> None:
         """Note when the server last had nothing more for us.
 
         It answers with all that it has, up to a megabyte; so a small batch says that there was
@@ -201,7 +200,7 @@ class FeedReader:
         """
         if len(elements) <= _SMALL_BATCH and _size(elements) <= _SMALL_BATCH_BYTES:
             self._complete_at = self._asked_at
-        self._asked_at = self._heard_at
+        self._asked_at = read_at
 
     def _idle(self, feed: Changefeed) -> bool:
         """Count turns, not time: a process that was stopped has not waited for its server."""
@@ -215,7 +214,6 @@ class FeedReader:
         feed.ping()
         # What the server had when it was asked has come before its answer.
         self._complete_at = asked_at
-        self._heard_at = now_us()
         return True
 
     def _hand_over(self, elements: list[Change], at: int) -> None:
