@@ -184,7 +184,7 @@ def test_an_outbox_that_cannot_be_used_is_wrong(cli: Command, tmp_path: Path) ->
     for name, words in (
         ("theirs.db", "is not an outbox"),
         ("text.db", "is not an SQLite database"),
-        (".", "is not a file"),
+        (".", "is a directory"),
         ("text.db/x.db", "cannot be written"),
     ):
         done = cli("check", "--json", "--outbox", f"sqlite:///{tmp_path / name}")
