@@ -6,7 +6,6 @@ entry: it is the same in every redelivery and its number only grows.
 """
 
 import datetime as dt
-import re
 from typing import Final
 
 from replicator.domain.model import Entry, Origin, TableName
@@ -14,13 +13,7 @@ from replicator.domain.model import Entry, Origin, TableName
 ORIGIN_HEADER: Final = "x-replicator-origin"
 CONTENT_TYPE: Final = "application/json"
 
-_OUTBOX_ID = re.compile(r"[a-z2-7]{8}")
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
-
-
-def is_outbox_id(text: str) -> bool:
-    """Return whether a text has the form of an outbox's short id."""
-    return _OUTBOX_ID.fullmatch(text) is not None
 
 
 def outbox_id(seed: bytes) -> str:

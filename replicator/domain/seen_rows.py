@@ -33,7 +33,3 @@ class SeenRows:
             return False
         bit = row_id & _PAGE_MASK
         return bool(page[bit >> 3] & (1 << (bit & 7)))
-
-    def size_bytes(self) -> int:
-        """Return the memory that the pages take, in bytes."""
-        return len(self._pages) * _PAGE_BYTES

@@ -117,11 +117,6 @@ class Window:
         return self._retry[0][0] if self._retry else None
 
     @property
-    def oldest_sent_at(self) -> float | None:
-        """When the message that waits longest for its confirm was published."""
-        return next((flight.sent_at for flight in self._in_flight.values()), None)
-
-    @property
     def lowest(self) -> int:
         """The lowest number that has no answer yet; larger than any when there is none.
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import uuid
 
 import msgspec
@@ -16,7 +17,6 @@ from replicator.domain.message import (
     compact_headers,
     entry_number,
     full_headers,
-    is_outbox_id,
     message_id,
     outbox_id,
 )
@@ -32,7 +32,7 @@ def entry(origin: Origin = Origin.FEED) -> Entry:
 def test_an_outbox_id_has_eight_characters_and_starts_a_message_id(seed: bytes) -> None:
     outbox = outbox_id(seed)
 
-    assert is_outbox_id(outbox)
+    assert re.fullmatch(r"[a-z2-7]{8}", outbox)
     assert entry_number(message_id(outbox, 10**18)) == 10**18
     assert len(message_id(outbox, 10**19 - 1)) == 28
 
@@ -40,8 +40,6 @@ def test_an_outbox_id_has_eight_characters_and_starts_a_message_id(seed: bytes) 
 def test_outbox_ids_of_two_seeds_differ() -> None:
     assert outbox_id(uuid.UUID(int=0).bytes) == "aaaaaaaa"
     assert outbox_id(b"\xff" * 16) == "77777777"
-    assert not is_outbox_id("aaaaaaa1")
-    assert not is_outbox_id("aaaaaaaaa")
 
 
 def test_a_text_without_a_number_is_no_message_id() -> None:

@@ -229,13 +229,3 @@ def test_the_lowest_number_is_looked_for_everywhere() -> None:
     found.take(10)
     found.confirm(9, multiple=True)
     assert found.lowest == sys.maxsize
-
-
-def test_the_longest_wait_for_a_confirm_is_known() -> None:
-    found = window(entry(1), entry(2), in_flight=1)
-    assert found.oldest_sent_at is None
-    assert found.next_retry_at is None
-
-    found.take(7)
-
-    assert found.oldest_sent_at == 7
