@@ -47,8 +47,8 @@ def test_the_right_ca_is_trusted(certificates: Certificates) -> None:
             reader.wait_until_ready()
             assert reader.documents() == {"1": {"id": 1}}
             # The ping goes over TLS as well, and the socket's end is noticed.
-            heard_at = reader.reader._heard_at
-            wait_until(lambda: reader.reader._heard_at > heard_at, 10, "a ping")
+            complete_at = reader.reader._complete_at
+            wait_until(lambda: reader.reader._complete_at > complete_at, 10, "a ping")
             assert server.drop_connections() > 0
             reader.wait_until_ready(2)
 
