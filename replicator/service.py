@@ -12,6 +12,7 @@ Stop order, and why:
 """
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -24,8 +25,10 @@ import msgspec
 
 from replicator import __version__
 from replicator.config import Settings, Table
+from replicator.domain.hosts import InTurn
 from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
+from replicator.fault_points import FaultPoint, arm, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
@@ -35,6 +38,7 @@ from replicator.outbox.inbox import Inbox
 from replicator.outbox.lock import OutboxLock
 from replicator.outbox.migrate import upgrade
 from replicator.outbox.pausing import Limits
+from replicator.outbox.privacy import REMEDY, exposures
 from replicator.outbox.store import Store, TableSettings
 from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
@@ -85,14 +89,14 @@ def _projection(table: Table) -> str:
 def rethinkdb_server(settings: Settings) -> Server:
     """Return how to reach RethinkDB, from the settings."""
     source = settings.rethinkdb
-    return Server(source.hosts, source.user, source.password, source.tls_ca_file)
+    return Server(InTurn(source.hosts), source.user, source.password, source.tls_ca_file)
 
 
 def rabbitmq_broker(settings: Settings) -> Broker:
     """Return how to reach RabbitMQ and what must be there, from the settings."""
     target = settings.rabbitmq
     return Broker(
-        hosts=target.hosts,
+        hosts=InTurn(target.hosts),
         user=target.user,
         password=target.password or "",
         virtual_host=target.virtual_host,
@@ -104,6 +108,7 @@ def rabbitmq_broker(settings: Settings) -> Broker:
         exchange_type=target.exchange_type,
         is_exchange_durable=target.exchange_durable,
         queues=[Queue(queue.name, queue.bindings, queue.type) for queue in target.queues],
+        heartbeat_seconds=int(target.heartbeat.total_seconds()),
     )
 
 
@@ -212,6 +217,7 @@ class Service:
             lambda queue_size: opener(queue_size=queue_size),
             self._inbox,
             self.metrics,
+            queue_size=self._settings.rethinkdb.changefeed_queue_size,
         )
 
     def _warn_of_equal_routing_keys(self) -> None:
@@ -251,6 +257,8 @@ class Service:
             http=self._settings.http.listen and ":".join(map(str, self._settings.http.listen)),
         )
         self._warn_of_equal_routing_keys()
+        if found := exposures(database_path(self._settings.outbox.url)):
+            self._log.warning("the outbox is open to other users", found=found, hint=REMEDY)
         _spare_the_collector()
         for each in self._workers:
             each.thread.start()
@@ -279,12 +287,14 @@ class Service:
         self._observation.is_stopping = True
         by_name = {each.name: each.thread for each in self._workers}
         self._log.info("stopping")
+        reach(FaultPoint.STOP_ASKED)
         # Order matters: a reader that goes on would hand over to a store that takes no more.
         for reader in self._readers:
             reader.stop()
         deadline = time.monotonic() + _JOIN_SECONDS
         for reader in self._readers:
             by_name[f"reader {reader.name}"].join(max(0.0, deadline - time.monotonic()))
+        reach(FaultPoint.READERS_STOPPED)
         self._store.stop_handing_over()
         # Order matters: what the readers handed over is committed before the drain, so that as
         # much as possible is confirmed in it.
@@ -300,11 +310,14 @@ class Service:
                 "not everything was confirmed, the rest stays in the outbox",
                 entries=self._store.status.totals.pending,
             )
+        reach(FaultPoint.DRAINED)
         self._publisher.stop()
         by_name["publisher"].join(_JOIN_SECONDS)
+        reach(FaultPoint.PUBLISHER_STOPPED)
         # Order matters: the publisher's last outcomes are settled by this last turn of the store.
         self._store.stop()
         by_name["store"].join(_JOIN_SECONDS)
+        reach(FaultPoint.STORE_STOPPED)
         self._watchdog.stop()
         if self._web is not None:
             self._web.shutdown()
@@ -327,6 +340,7 @@ def run_until_signalled(settings: Settings) -> None:
     Raises:
         ReplicatorError: see `Service.run`.
     """
+    arm(os.environ)
     service = Service(settings)
 
     first_at: list[float] = []

@@ -13,6 +13,7 @@ from replicator.config import Settings
 from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
 from replicator.outbox.check import OutboxFacts, check_outbox, wanted_schema
+from replicator.outbox.privacy import REMEDY
 from replicator.publisher import check as publisher
 from replicator.publisher.broker import Queue
 from replicator.service import rabbitmq_broker, rethinkdb_server
@@ -147,6 +148,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
                 f"exchange {target.exchange}",
                 lambda: rabbitmq.exchange(_routing_key(settings)),
             )
+            yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
                 yield _attempt(f"queue {queue.name}", _queue_look(rabbitmq, queue))
     except ReplicatorError as err:
@@ -166,6 +168,8 @@ def _routing_key(settings: Settings) -> str:
 
 def _outbox_words(facts: OutboxFacts) -> str:
     room = f"{output.human_bytes(facts.free_bytes)} free"
+    if facts.exposures:
+        room += f"; it is open to others: {', '.join(facts.exposures)}: {REMEDY}"
     if not facts.exists:
         return f"{facts.path} does not exist yet: `replicator run` creates it; {room}"
     words = f"{facts.path} can be written"

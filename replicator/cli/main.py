@@ -1,5 +1,6 @@
 """The ``replicator`` command: all commands together, and what an error becomes."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from replicator import __version__
 from replicator.cli import check, demo, feed, listen, migrate, outbox, run, status
+from replicator.cli.arguments import PrivateGroup, hide_passwords
 from replicator.cli.output import print_error, silence_stdout
 from replicator.errors import PermanentError, ReplicatorError
 
@@ -15,6 +17,7 @@ _REFUSED = 2  # the same as wrong usage: somebody has to change something
 
 app = typer.Typer(
     name="replicator",
+    cls=PrivateGroup,
     help="Replicate RethinkDB changefeeds into RabbitMQ: no change gets lost, restarts included.",
     epilog="Example: replicator run --table change_example.mytable",
     no_args_is_help=True,
@@ -53,6 +56,11 @@ demo.add_to(app)
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
+    hide_passwords()
+    for stream in (sys.stdout, sys.stderr):
+        # An argument or a path may hold bytes that are no text: they are shown as escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="replicator")
     except ReplicatorError as err:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from replicator.cli.arguments import warn_of_passwords
 from replicator.config import Settings, load_settings
 from replicator.log import configure_logging
 
@@ -54,4 +55,5 @@ def settings_from(config: Path | None, *, require_tables: bool = False, **flags:
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
     settings = load_settings(config, dotted, require_tables=require_tables)
     configure_logging(settings.log.format, settings.log.level)
+    warn_of_passwords(settings, dotted)
     return settings

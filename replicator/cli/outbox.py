@@ -124,12 +124,13 @@ def show(
                 f"the message {number} is from another outbox",
                 hint="name the outbox with --outbox",
             )
-        if not (digits.isascii() and digits.isdigit()) or int(digits) >= 2**63:
+        is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
+        if not is_number or int(digits) >= 2**63:
             raise typer.BadParameter(f"{number!r} is not the number of an entry")
         entry, body = inspect.show_entry(connection, int(digits))
     facts = _facts(entry, time.time())
     if as_json:
-        output.print_object(facts | {"body": msgspec.Raw(body)})
+        output.print_object(facts | {"body": output.raw_or_text(body)})
         return
     out = output.console()
     for name, value in facts.items():

@@ -2,9 +2,10 @@
 
 import base64
 import datetime as dt
+import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from replicator.domain import deep_json
+from replicator.log import redact_text
 
 # A table that goes to a file or into a pipe is not cut at a terminal's width.
 _WIDTH_OF_NO_TERMINAL: Final = 200
@@ -30,12 +34,15 @@ def note(text: str) -> None:
 
 
 def print_error(text: str, hint: str | None = None) -> None:
-    """Say what went wrong, a line for each problem, and what to do about it."""
+    """Say what went wrong, a line for each problem, and what to do about it.
+
+    An address in it loses its password: a defect's text may come from any library.
+    """
     out = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in text.splitlines():
+    for line in redact_text(text).splitlines():
         out.print(Text.assemble(("error: ", "bold red"), line))
     if hint:
-        out.print(Text.assemble(("hint: ", "bold"), hint))
+        out.print(Text.assemble(("hint: ", "bold"), redact_text(hint)))
 
 
 def _other(value: object) -> object:
@@ -47,7 +54,46 @@ def _other(value: object) -> object:
 
 def to_json(value: Any) -> bytes:
     """Return JSON on one line; `msgspec.Raw` stays byte for byte as it is."""
-    return msgspec.json.encode(value, enc_hook=_other)
+    try:
+        return msgspec.json.encode(value, enc_hook=_other)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_encodable(value), enc_hook=_other)
+
+
+def _encodable(value: Any) -> Any:
+    """Write bytes of an argument or a path that are no text as escapes, as on a terminal."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(each) for each in value]
+    return value
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def raw_or_text(body: bytes) -> msgspec.Raw | str:
+    """Return JSON as it stands, and what is none as text, so that the whole stays JSON.
+
+    Where JSON is nested deeper than parsers go, only its brackets are looked at.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        try:
+            json.loads(body.decode(), parse_constant=_no_json)  # takes half a surrogate pair
+        except ValueError:
+            return text
+        except RecursionError:
+            try:
+                deep_json.members(body)
+            except ValueError:
+                return text
+    return msgspec.Raw(body)
 
 
 def print_line(value: Any) -> None:

@@ -69,6 +69,7 @@ _ALLOWED = {
     "model_": "must be a table of settings",
 }
 _LONGEST_SHOWN = 100
+_FILES_OF_SECRETS = ("password_file", "tls_key_file")
 
 
 class _Given(NamedTuple):
@@ -152,7 +153,9 @@ def load_settings(
         problems += [_problem(error, given, tables) for error in err.errors(include_url=False)]
     if problems:
         # Without its cause: pydantic's error holds the values, and they may be secrets.
-        raise SettingsInvalid("\n".join(problems), hint="docs/configuration.md has every setting")
+        # A name can be an address as well, when somebody mixes them up.
+        text = redact_text("\n".join(problems))
+        raise SettingsInvalid(text, hint="docs/configuration.md has every setting")
     if require_tables and not settings.tables:
         raise SettingsInvalid("no table is named to replicate", hint="--table DB.TABLE")
     return settings
@@ -165,18 +168,7 @@ def _from_file(path: Path | None, environ: Mapping[str, str], problems: list[str
             return {}
         path = Path(environ[CONFIG_VARIABLE])
     origin = f"file {path}"
-    try:
-        document = tomllib.loads(path.read_bytes().decode())
-    except OSError as err:
-        problems.append(f"{origin}: cannot be read: {err.strerror}")
-        return {}
-    except UnicodeDecodeError as err:
-        line = err.object.count(b"\n", 0, err.start) + 1
-        problems.append(f"{origin}: is not UTF-8 text (at line {line})")
-        return {}
-    except tomllib.TOMLDecodeError as err:
-        problems.append(f"{origin}: is not TOML: {err}")
-        return {}
+    document = _read_toml(path, origin, problems)
     layer: _Layer = {}
     for name, value in document.items():
         if name == "tables" and not isinstance(value, list):
@@ -188,6 +180,21 @@ def _from_file(path: Path | None, environ: Mapping[str, str], problems: list[str
         else:
             problems.append(f"{name} ({origin}): is a section: [{name}]")
     return _known(layer, problems)
+
+
+def _read_toml(path: Path, origin: str, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as err:
+        problems.append(f"{origin}: cannot be read: {err.strerror}")
+    except UnicodeDecodeError as err:
+        line = err.object.count(b"\n", 0, err.start) + 1
+        problems.append(f"{origin}: is not UTF-8 text (at line {line})")
+    except ValueError as err:  # also of a number with more digits than Python takes
+        problems.append(f"{origin}: is not TOML: {_one_line(str(err))}")
+    except RecursionError:
+        problems.append(f"{origin}: is nested too deep")
+    return {}
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer:
@@ -208,8 +215,10 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
         elif key == "rabbitmq.queues":
             try:
                 layer[key] = _Given(json.loads(text), origin)
-            except json.JSONDecodeError as err:
+            except ValueError as err:
                 problems.append(f"{key} ({origin}): is not JSON: {err}")
+            except RecursionError:
+                problems.append(f"{key} ({origin}): is nested too deep")
         else:
             layer[key] = _Given(text, origin)
     return layer
@@ -227,7 +236,8 @@ def _from_flags(flags: Mapping[str, Any], problems: list[str]) -> _Layer:
 def _known(layer: _Layer, problems: list[str]) -> _Layer:
     """Keep the known keys. The value of an unknown one is not shown: it may be a password."""
     problems += [
-        f"{key} ({layer[key].origin}): is not a setting{_suggestion(key, [*_KEYS, *_SECTIONS])}"
+        f"{_one_line(key)} ({_one_line(layer[key].origin)}): is not a setting"
+        f"{_suggestion(key, [*_KEYS, *_SECTIONS])}"
         for key in layer
         if key not in _KEYS
     ]
@@ -287,12 +297,18 @@ def _problem(error: ErrorDetails, given: _Layer, tables: list[_Given]) -> str:
     origin = next((given[name].origin for name in _prefixes(pattern) if name in given), "default")
     if location[0] == "tables" and len(location) > 1 and isinstance(location[1], int):
         origin = tables[location[1]].origin
+    key = _one_line(key)
     if error["type"] == "extra_forbidden":
         known = [setting.key for setting in describe_settings()]
         return f"{key} ({origin}): is not a setting{_suggestion(pattern, known)}"
     if error["type"] == "missing":
         return f"{key} ({origin}): is missing"
     return f"{key}{_shown(pattern, value)} ({origin}): {_reason(error)}"
+
+
+def _one_line(text: str) -> str:
+    """Keep what a writer of TOML put into a name from looking like lines of its own."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _label(location: list[str | int], position: int, tables: list[_Given]) -> str | int:
@@ -310,6 +326,9 @@ def _prefixes(pattern: str) -> Iterator[str]:
 
 def _shown(pattern: str, value: Any) -> str:
     """Write a value into an error, unless it may hold a secret or is too large to help."""
+    if pattern.endswith(_FILES_OF_SECRETS) and not os.path.exists(str(value)):  # noqa: PTH110
+        # It may be the secret itself: that would be too long a name for Path, which raises then.
+        return ""
     if isinstance(value, str):
         safe = redact_url(value) if pattern.endswith("url") else redact_text(value)
         return f" = {safe if len(safe) <= _LONGEST_SHOWN else safe[:_LONGEST_SHOWN] + '…'!r}"

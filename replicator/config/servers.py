@@ -1,5 +1,6 @@
 """The settings of the two servers: where they are, who logs in, how TLS is verified."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,7 +22,7 @@ from replicator.config.section import (
     text,
 )
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
-from replicator.config.values import HostPort
+from replicator.config.values import HostPort, parse_duration
 
 EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
 
@@ -38,6 +39,13 @@ def _exchange_type(value: str) -> str:
     # x-…: types that plugins bring, such as x-consistent-hash.
     if value not in EXCHANGE_TYPES and not value.startswith("x-"):
         raise ValueError(f"must be {', '.join(EXCHANGE_TYPES)}, or a plugin's type (x-…)")
+    return value
+
+
+def _heartbeat(value: timedelta) -> timedelta:
+    # AMQP counts whole seconds, in 16 bits; 0 would mean none, and a dead link stay unnoticed.
+    if value % timedelta(seconds=1) or not 2 <= value.total_seconds() <= 600:
+        raise ValueError("must be whole seconds, 2 to 600")
     return value
 
 
@@ -78,6 +86,12 @@ class RethinkDB(Section):
     )
     tls_ca_file: ReadableFile | None = Field(
         default=None, description="verify the server with this CA certificate (PEM): TLS on"
+    )
+    changefeed_queue_size: Count = Field(
+        default=100_000,
+        description="changes that RethinkDB keeps for a feed that is not read before it drops "
+        "all of them (then a resync finds the outcome); doubled, up to eight times, while that "
+        "happens",
     )
     _password: str | None = PrivateAttr(default=None)
 
@@ -177,6 +191,13 @@ class RabbitMQ(Section):
         default="drop",
         description="a message that no queue takes: `drop`: counted, logged at most once a "
         "minute, settled; `hold`: kept and retried until a queue is bound; `park`: set aside",
+    )
+    heartbeat: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_heartbeat)] = (
+        Field(
+            default=timedelta(seconds=20),
+            description="a connection that is silent for about twice as long is given up, here and "
+            "by the broker; whole seconds, 2 to 600",
+        )
     )
     queues: tuple[Queue, ...] = Field(
         default=(),

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 # RethinkDB itself sets no limit to the length of a name (its name_string_t): the routing key does.
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+|\*)", re.ASCII)
-_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+# Parts of 1 to 63, as in DNS: the socket module raises no OSError for others, when it is too late.
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_MOST_DURATION = timedelta(days=365)  # threads cannot wait for more than some hundred years
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([KMGT]i?B|B)?", re.ASCII | re.IGNORECASE)
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _BINARY = {"tib": 2**40, "gib": 2**30, "mib": 2**20, "kib": 2**10}
@@ -56,14 +58,18 @@ def parse_host_port(text: str, *, default_port: int | None, lowest_port: int = 1
         if not host:
             raise ValueError("a host is missing")
         if not _HOST_NAME.fullmatch(host):
-            raise ValueError("a host name has letters, digits, dots, hyphens and underscores only")
+            raise ValueError(
+                "a host name has letters, digits, dots, hyphens and underscores only, at most 63 "
+                "between two dots"
+            )
     if has_port or default_port is None:
         return HostPort(host, _parse_port(port, lowest_port))
     return HostPort(host, default_port)
 
 
 def _parse_port(text: str, lowest: int) -> int:
-    if not (text.isascii() and text.isdigit()) or not lowest <= int(text[:6]) <= 65535:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5
+    if not is_number or not lowest <= int(text) <= 65535:
         raise ValueError(f"a port is a number from {lowest} to 65535")
     return int(text)
 
@@ -101,6 +107,8 @@ def parse_duration(value: object) -> timedelta:
         duration = timedelta(-1)
     if duration < timedelta(0):
         raise ValueError("must be a duration such as 20s, 500ms or 2m, or a number of seconds")
+    if duration > _MOST_DURATION:
+        raise ValueError(f"must be a duration of at most {_MOST_DURATION.days} days")
     return duration
 
 

@@ -3,6 +3,7 @@
 Exactly two keys, as in RethinkDB's own tutorial; the values are the bytes that RethinkDB sent.
 """
 
+import json
 from collections.abc import Callable
 from typing import Final
 
@@ -20,5 +21,9 @@ def change_envelope(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> bytes
 
 
 def key_document(primary_key: str, key: str) -> bytes:
-    """Return the document that stands for a deleted one of which only the key is known."""
-    return b"{%b:%b}" % (msgspec.json.encode(primary_key), key.encode())
+    """Return the document that stands for a deleted one of which only the key is known.
+
+    A name may have half a surrogate pair, which UTF-8 has no bytes for and JSON has an escape.
+    """
+    name = json.dumps(primary_key, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return b"{%b:%b}" % (name, key.encode())

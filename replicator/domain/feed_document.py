@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -68,8 +68,17 @@ def decode_response(text: str) -> dict[str, object]:
     else:
         if response.t in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
             return {"t": response.t, "r": response.r}
-    plain: dict[str, object] = msgspec.json.decode(text)
-    return plain
+    return _plain(msgspec.json.decode(text))
+
+
+def _plain(response: Any) -> dict[str, object]:
+    """Return a response that is no batch of a feed: in the driver anything else is a crash."""
+    is_response = isinstance(response, dict) and "t" in response
+    if not is_response or not isinstance(response.get("r"), list):
+        raise msgspec.DecodeError("it is not a response of RethinkDB")
+    if response["t"] in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
+        raise msgspec.DecodeError("an element of a batch is not one of a changefeed")
+    return dict(response)
 
 
 def _cut_response(text: str, error: Exception) -> dict[str, object]:
@@ -79,10 +88,10 @@ def _cut_response(text: str, error: Exception) -> dict[str, object]:
         kind = json.loads(response["t"])
         if kind in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
             return {"t": kind, "r": [_cut_change(raw) for raw in deep_json.items(response["r"])]}
-        plain: dict[str, object] = json.loads(text)
+        plain = json.loads(text)
     except (ValueError, LookupError, RecursionError):
         raise msgspec.DecodeError(str(error)) from error
-    return plain
+    return _plain(plain)
 
 
 def _cut_change(raw: bytes) -> Change:
@@ -90,11 +99,11 @@ def _cut_change(raw: bytes) -> Change:
         return _decode_change(raw)
     except (msgspec.DecodeError, RecursionError):
         parts = deep_json.members(raw)
-    return Change(
-        msgspec.Raw(parts.get("old_val", b"")),
-        msgspec.Raw(parts.get("new_val", b"")),
-        *(json.loads(parts.get(name, b'""')) for name in ("type", "state", "error")),
-    )
+    words = [json.loads(parts.get(name, b'""')) for name in ("type", "state", "error")]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("a word of a change is no text")
+    old, new = parts.get("old_val", b""), parts.get("new_val", b"")
+    return Change(msgspec.Raw(old), msgspec.Raw(new), *words)
 
 
 def is_absent(value: msgspec.Raw) -> bool:
@@ -141,7 +150,8 @@ def normal_key(text: str) -> str:
     return _KEY_TOKEN.sub(_normal_token, text)
 
 
-_RENAMED = re.compile(r'[^"\\\x00-\x1f]*')
+# What a struct's field can be named; half a surrogate pair is in no name that msgspec reads.
+_RENAMED = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
 
 
 @functools.lru_cache(maxsize=256)  # a feed asks for its own with every batch
@@ -158,7 +168,7 @@ def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
             key = decode(raw)
         except msgspec.ValidationError:
             raise
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, KeyError):
             key = _cut_key(raw, primary_key)
         return normal_key(str(key, "utf-8"))
 

@@ -34,6 +34,7 @@ class SnapshotRead(NamedTuple):
 
     feed_id: int
     at: int
+    complete_at: int = 0  # the last instant at which nothing of the feed was unread; 0: unknown
 
 
 class FeedClosed(NamedTuple):

@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 from replicator.errors import OutboxOutdated, OutboxUnavailable, OutboxUnusable
 from replicator.outbox.engine import database_path, translated
 from replicator.outbox.migrate import current, head, require_current
+from replicator.outbox.privacy import exposures
 
 _LEAST_FREE_BYTES: Final = 16 * 1024 * 1024
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
@@ -27,6 +28,7 @@ class OutboxFacts(NamedTuple):
     is_current: bool
     holder: str | None  # the process that uses it
     free_bytes: int
+    exposures: list[str]  # what every user of this host may do with it
 
 
 def lock_holder(url: str) -> str | None:
@@ -72,7 +74,13 @@ def check_outbox(url: str) -> OutboxFacts:
         )
     if not path.exists():
         return OutboxFacts(
-            path, exists=False, schema=None, is_current=False, holder=None, free_bytes=free
+            path,
+            exists=False,
+            schema=None,
+            is_current=False,
+            holder=None,
+            free_bytes=free,
+            exposures=exposures(path),
         )
     _check_file(path)
     schema, is_current = _schema(path)
@@ -83,6 +91,7 @@ def check_outbox(url: str) -> OutboxFacts:
         is_current=is_current,
         holder=lock_holder(url),
         free_bytes=free,
+        exposures=exposures(path),
     )
 
 

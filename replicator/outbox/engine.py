@@ -6,6 +6,7 @@ project's own here, so that callers know what passes by itself and what does not
 """
 
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DatabaseError, MultipleResultsFound, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
+from replicator.outbox.privacy import FILE_MODE, make_directory
 
 _BUSY_TIMEOUT_MS: Final = 5000
 _CACHE_KIB: Final = 16 * 1024
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _AUTO_VACUUM_INCREMENTAL: Final = 2
+_DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 
 # SQLite's primary result codes (sqlite.org/rescode.html) of failures that can pass by themselves:
 # BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
@@ -38,13 +41,18 @@ def parse_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as err:
+    except (ArgumentError, ValueError) as err:
         raise OutboxUnusable(
             "the outbox url is not an SQLAlchemy URL", hint="for example sqlite:///replicator.db"
         ) from err
     if parsed.get_backend_name() != "sqlite":
         raise OutboxUnusable(
             f"the outbox cannot be on {parsed.get_backend_name()}: this version supports SQLite",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if parsed.drivername not in _DRIVERS or parsed.host or parsed.username:
+        raise OutboxUnusable(
+            "the outbox url has a driver, a user or a host, and none is supported",
             hint="set outbox.url to sqlite:///PATH",
         )
     if not parsed.database or parsed.database == ":memory:":
@@ -57,12 +65,25 @@ def parse_url(url: str) -> URL:
             "the outbox url has parameters, and none is supported",
             hint="set outbox.url to sqlite:///PATH",
         )
-    if Path(parsed.database).is_dir():
+    if _is_directory(parsed.database):
         raise OutboxUnusable(
             f"the outbox cannot be at {parsed.database}: that is a directory",
             hint="set outbox.url to a file in it: sqlite:///PATH/replicator.db",
         )
     return parsed
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        # Strictly: Path's own question takes a NUL for a file that is not there.
+        return stat.S_ISDIR(Path(path).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # the lock or the file cannot be made there: whoever tries says so
+    except (OSError, ValueError) as err:
+        raise OutboxUnusable(
+            f"the outbox cannot be at {path!r}: {getattr(err, 'strerror', None) or err}",
+            hint="set outbox.url to a place that this user may write",
+        ) from err
 
 
 def database_path(url: str) -> Path:
@@ -108,8 +129,8 @@ def open_reader(url: str) -> Engine:
 def _create_file(path: Path) -> None:
     """Create an empty file that only its owner may read: it will hold documents."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+        make_directory(path.parent)
+        path.touch(mode=FILE_MODE)
     except OSError as err:
         raise OutboxUnusable(
             f"the outbox cannot be created at {path}: {err.strerror}",
@@ -156,10 +177,22 @@ def translated(path: object = None) -> Iterator[None]:
         raise _translate(err.orig, where) from err
     except sqlite3.DatabaseError as err:
         raise _translate(err, where) from err
+    except UnicodeDecodeError as err:
+        # SQLite quotes the schema in what it says, and Python's module reads that as text.
+        raise OutboxUnusable(
+            f"the outbox{where} is damaged: {err.reason} in what SQLite says of it",
+            hint="move the file away: a new outbox starts with a new snapshot",
+        ) from err
+    except MultipleResultsFound as err:
+        raise OutboxUnusable(
+            f"the outbox{where} is damaged: it has two rows where there can be one",
+            hint="move the file away: a new outbox starts with a new snapshot",
+        ) from err
 
 
 def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
+    error = " ".join(str(error).split())  # it may quote a damaged schema, line ends and all
     if code in _PASSING:
         return OutboxUnavailable(
             f"the outbox{where} cannot be written now: {error}",

@@ -5,13 +5,14 @@ once from the declared tables and run with plain tuples.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Entry, Failure, Op, Origin
-from replicator.outbox.schema import PARKED, PENDING, entries
+from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
+from replicator.outbox.schema import PARKED, PENDING, entries, feeds
 
 _DIALECT: Final = sqlite.dialect()
 
@@ -45,8 +46,26 @@ _PAGE: Final = (
     .limit(bindparam("most"))
 )
 
-OPS: Final = {op.value: op for op in Op}
-ORIGINS: Final = {origin.value: origin for origin in Origin}
+
+class _Pending(NamedTuple):
+    """A row of `_PAGE`."""
+
+    id: Count
+    feed_id: int
+    key: str
+    op: Op
+    origin: Origin
+    body: bytes
+    captured_at: Instant
+
+
+class _Sum(NamedTuple):
+    """A row of `totals`."""
+
+    state: Literal["pending", "parked"]
+    entries: Count
+    size: Count
+    oldest_captured_at: Instant
 
 
 class Totals(NamedTuple):
@@ -107,16 +126,24 @@ def page(connection: Connection, *, after: int, most: int, most_bytes: int) -> P
         after: the highest number that was read before.
         most: at most so many entries.
         most_bytes: stop after the entry whose body goes over this; one entry always comes.
+
+    Raises:
+        OutboxUnusable: a row is none that was written here. What a body says is not looked at: it
+            is published as it stands.
     """
-    found: list[Entry] = []
+    found: list[tuple[Any, ...]] = []
     size = 0
+    is_cut = False
     with connection.execute(_PAGE, {"after": after, "most": most}) as rows:
-        for number, feed_id, key, op, origin, body, captured_at in rows:
-            found.append(Entry(number, feed_id, key, OPS[op], ORIGINS[origin], body, captured_at))
-            size += len(body)
-            if size >= most_bytes:
-                return Page(found, is_last=False)
-    return Page(found, is_last=len(found) < most)
+        for row in rows:
+            found.append(tuple(row))
+            size += len(row.body) if isinstance(row.body, bytes) else 0
+            if is_cut := size >= most_bytes:
+                break
+    pending = sound(found, _Pending, entries.name)
+    for each in pending:
+        sound_key(each.key, entries.name)
+    return Page([Entry(*each) for each in pending], is_last=not is_cut and len(found) < most)
 
 
 def record_failures(connection: Connection, failures: Sequence[Failure]) -> None:
@@ -151,20 +178,34 @@ def park(connection: Connection, failures: Sequence[Failure]) -> None:
 
 def totals(connection: Connection) -> Totals:
     """Count the entries; reads the whole outbox, so it is for the start and after changes."""
-    counts: dict[str, Any] = {
-        state: (count, size, oldest)
-        for state, count, size, oldest in connection.execute(
-            select(
-                entries.c.state,
-                func.count(),
-                func.coalesce(func.sum(func.length(entries.c.body)), 0),
-                func.min(entries.c.captured_at),
-            ).group_by(entries.c.state)
-        )
-    }
+    found = connection.execute(
+        select(
+            entries.c.state,
+            func.count(),
+            func.coalesce(func.sum(func.length(entries.c.body)), 0),
+            func.min(entries.c.captured_at),
+        ).group_by(entries.c.state)
+    )
+    sums = sound(map(tuple, found), _Sum, entries.name)
+    counts: dict[str, Any] = {row.state: row[1:] for row in sums}
     pending, pending_bytes, oldest = counts.get(PENDING, (0, 0, None))
     parked, parked_bytes, _ = counts.get(PARKED, (0, 0, None))
     return Totals(pending, parked, pending_bytes + parked_bytes, oldest)
+
+
+def require_whole(connection: Connection, last_entry: int) -> None:
+    """Check what holds between the rows: every entry has its feed and a number given out.
+
+    Raises:
+        OutboxUnusable: it does not; numbers would be used twice, or nothing could be published.
+    """
+    has_feed = select(feeds.c.id).where(feeds.c.id == entries.c.feed_id).exists()
+    orphan = connection.execute(select(entries.c.id).where(~has_feed).limit(1)).scalar()
+    if orphan is not None:
+        raise damaged(entries.name, f"row {orphan}: it is of a feed that is not there")
+    highest = connection.execute(select(func.max(entries.c.id))).scalar()
+    if highest is not None and highest > last_entry:
+        raise damaged(entries.name, f"row {highest}: {last_entry} is the last number given out")
 
 
 def oldest_pending(connection: Connection, floor: int) -> tuple[int, int] | None:

@@ -1,13 +1,19 @@
 """Rows of the feeds and their gaps: where each table stands, and where changes may be missing."""
 
+import json
+import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, TableName
+from replicator.outbox.rows import Count, Instant, sound
 from replicator.outbox.schema import feeds, gaps
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class FeedRow(NamedTuple):
@@ -28,12 +34,43 @@ class FeedRow(NamedTuple):
     skipped: int
 
 
+class StoredFeed(msgspec.Struct, frozen=True):
+    """All columns of a feed's row."""
+
+    id: int
+    database_name: str
+    table_name: str
+    table_id: str | None
+    primary_key: str | None
+    projection: str
+    absorb_changed: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    state: FeedState
+    opened_at: Instant | None
+    alive_at: Instant | None
+    first_ready_at: Instant | None
+    ready_at: Instant | None
+    changed_at: Instant | None
+    captured: Count
+    skipped: Count
+    snapshot_documents: Count
+    last_error: str | None
+    last_error_at: Instant | None
+
+
+class _NameRow(NamedTuple):
+    """A row of `names`."""
+
+    id: int
+    database: str
+    table: str
+
+
 class Gap(NamedTuple):
     """A gap that is open: changes may be missing since then."""
 
     id: int
     cause: Cause
-    opened_at: int
+    opened_at: Instant
 
 
 def register(connection: Connection, name: TableName, projection: str) -> tuple[FeedRow, bool]:
@@ -58,33 +95,69 @@ def register(connection: Connection, name: TableName, projection: str) -> tuple[
     return _row(found), False
 
 
+def read_row(found: Any) -> StoredFeed:
+    """Return a mapping of all columns of a feed in its shape.
+
+    Raises:
+        OutboxUnusable: it is no row that was written here.
+    """
+    # SQLAlchemy has names of a class of its own; a struct takes plain ones.
+    columns = {str(name): value for name, value in found.items()}
+    (row,) = sound([columns], StoredFeed, feeds.name)
+    return msgspec.structs.replace(row, primary_key=_read_name(row.primary_key))
+
+
 def _row(found: Any) -> FeedRow:
+    row = read_row(found)
     return FeedRow(
-        id=found["id"],
-        name=TableName(found["database_name"], found["table_name"]),
-        table_id=found["table_id"],
-        primary_key=found["primary_key"],
-        projection=found["projection"],
-        absorb_changed=bool(found["absorb_changed"]),
-        opened_at=found["opened_at"],
-        alive_at=found["alive_at"],
-        first_ready_at=found["first_ready_at"],
-        ready_at=found["ready_at"],
-        changed_at=found["changed_at"],
-        captured=found["captured"],
-        skipped=found["skipped"],
+        id=row.id,
+        name=TableName(row.database_name, row.table_name),
+        table_id=row.table_id,
+        primary_key=row.primary_key,
+        projection=row.projection,
+        absorb_changed=bool(row.absorb_changed),
+        opened_at=row.opened_at,
+        alive_at=row.alive_at,
+        first_ready_at=row.first_ready_at,
+        ready_at=row.ready_at,
+        changed_at=row.changed_at,
+        captured=row.captured,
+        skipped=row.skipped,
     )
 
 
-def save(connection: Connection, feed_id: int, **columns: object) -> None:
+def _stored_name(name: str | None) -> str | None:
+    """Return the name of a field as a database can hold it.
+
+    RethinkDB takes half a surrogate pair in a name and UTF-8 does not: such a name is kept as
+    its JSON, in quotes, and so is one that begins with a quote itself.
+    """
+    if name is None or not (name.startswith('"') or _SURROGATE.search(name)):
+        return name
+    return json.dumps(name)
+
+
+def _read_name(stored: str | None) -> str | None:
+    if stored is None or not stored.startswith('"'):
+        return stored
+    try:
+        return str(json.loads(stored))
+    except ValueError:  # written as it stands, by a version before this rule
+        return stored
+
+
+def save(connection: Connection, feed_id: int, **columns: Any) -> None:
     """Change columns of a feed's row; safe to repeat."""
+    if "primary_key" in columns:
+        columns["primary_key"] = _stored_name(columns["primary_key"])
     connection.execute(update(feeds).where(feeds.c.id == feed_id).values(**columns))
 
 
 def names(connection: Connection) -> dict[int, TableName]:
     """Return the tables of all feeds that this outbox has ever had."""
     rows = connection.execute(select(feeds.c.id, feeds.c.database_name, feeds.c.table_name))
-    return {feed_id: TableName(database, table) for feed_id, database, table in rows.all()}
+    found = sound(map(tuple, rows), _NameRow, feeds.name)
+    return {row.id: TableName(row.database, row.table) for row in found}
 
 
 def open_gap(connection: Connection, feed_id: int) -> Gap | None:
@@ -94,7 +167,10 @@ def open_gap(connection: Connection, feed_id: int) -> Gap | None:
             gaps.c.feed_id == feed_id, gaps.c.closed_at.is_(None)
         )
     ).one_or_none()
-    return Gap(row[0], Cause(row[1]), row[2]) if row is not None else None
+    if row is None:
+        return None
+    (gap,) = sound([tuple(row)], Gap, gaps.name)
+    return gap
 
 
 def record_gap(connection: Connection, feed_id: int, cause: Cause, opened_at: int) -> Gap:

@@ -2,27 +2,34 @@
 
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from replicator.domain.message import outbox_id
 from replicator.errors import OutboxUnusable
+from replicator.outbox.rows import Count, sound
 from replicator.outbox.schema import meta
 
 
 class Identity(NamedTuple):
     """What message ids are made of."""
 
-    outbox_id: str
-    last_entry: int
+    outbox_id: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+    last_entry: Count
 
 
 def load_or_create(connection: Connection, now: int) -> Identity:
-    """Return the identity of an outbox, giving it one when it is new."""
+    """Return the identity of an outbox, giving it one when it is new.
+
+    Raises:
+        OutboxUnusable: what is there is no identity.
+    """
     row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
     if row is not None:
-        return Identity(row[0], row[1])
+        (identity,) = sound([tuple(row)], Identity, meta.name)
+        return identity
     made = uuid.uuid4()
     connection.execute(
         insert(meta).values(

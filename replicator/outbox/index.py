@@ -5,7 +5,7 @@ makes a resync exact: a crash leaves both as they were or both changed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Known
 from replicator.domain.reconcile import Plan
+from replicator.outbox.rows import MOST, damaged, sound, sound_key
 from replicator.outbox.schema import documents
 
 _DIALECT: Final = sqlite.dialect()
@@ -43,15 +44,38 @@ _DELETE: Final = str(
 )
 
 
+class _Kept(NamedTuple):
+    """What is kept of a document; see `lookup`."""
+
+    id: int
+    document: bytes | None
+
+
+class _Row(NamedTuple):
+    """A row of `page`."""
+
+    key: str
+    id: int
+    document: bytes | None = None
+
+
 def lookup(
     connection: Connection, feed_id: int, keys: Sequence[str], *, with_documents: bool
 ) -> dict[str, Known]:
-    """Return the rows of those keys that the index has."""
+    """Return the rows of those keys that the index has.
+
+    Raises:
+        OutboxUnusable: a kept document is none.
+    """
     statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
     # Sorted, neighbours in the index are read one after the other.
     wanted = msgspec.json.encode(sorted(keys)).decode()
     rows = connection.exec_driver_sql(statement, (wanted, feed_id))
-    return {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows.all()}
+    found = {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows.all()}
+    # A digest that is damaged equals none: the document is published once more.
+    if with_documents:
+        sound(((row.row_id, row.document) for row in found.values()), _Kept, documents.name)
+    return found
 
 
 def apply(connection: Connection, feed_id: int, plan: Plan) -> None:
@@ -88,6 +112,9 @@ def page(
     """Return rows of a feed in the order of their keys, behind the key ``after``.
 
     Without documents, this reads only the unique index and digests are empty.
+
+    Raises:
+        OutboxUnusable: a row is none that was written here.
     """
     columns = [documents.c.key, documents.c.id]
     if with_documents:
@@ -96,7 +123,8 @@ def page(
     if after is not None:
         query = query.where(documents.c.key > after)
     rows = connection.execute(query.order_by(documents.c.key).limit(most)).all()
-    return {row[0]: Known(row[1], b"", row[2] if with_documents else None) for row in rows}
+    found = sound(map(tuple, rows), _Row, documents.name)
+    return {sound_key(row.key, documents.name): Known(row.id, b"", row.document) for row in found}
 
 
 def count(connection: Connection, feed_id: int) -> int:
@@ -109,6 +137,12 @@ def count(connection: Connection, feed_id: int) -> int:
 
 
 def next_row_id(connection: Connection) -> int:
-    """Return the first row id above all that are in use."""
-    highest = connection.execute(select(func.max(documents.c.id))).scalar()
-    return int(highest or 0) + 1
+    """Return the first row id above all that are in use.
+
+    Raises:
+        OutboxUnusable: there is none left, since a row id was not given out here.
+    """
+    highest = connection.execute(select(func.max(documents.c.id))).scalar() or 0
+    if not isinstance(highest, int) or highest > MOST:
+        raise damaged(documents.name, f"row {highest!r}: it is too high")
+    return max(0, highest) + 1

@@ -6,28 +6,31 @@ is no instant's picture: entries may be confirmed while it is read.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from replicator.domain.feed_document import normal_key
 from replicator.domain.feed_state import FeedState
 from replicator.domain.message import message_id
-from replicator.domain.model import TableName
+from replicator.domain.model import Cause, Op, Origin, TableName
 from replicator.domain.reconcile import TableRules
 from replicator.errors import EntryUnknown, TableUnusable
 from replicator.outbox import feeds
 from replicator.outbox.capture import Feed
 from replicator.outbox.engine import database_path, open_reader, translated
 from replicator.outbox.entries import Totals
+from replicator.outbox.identity import Identity
 from replicator.outbox.migrate import require_current
+from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import PARKED, PENDING, entries, meta
 from replicator.outbox.schema import feeds as feeds_table
 from replicator.outbox.schema import gaps as gaps_table
 
 _STEP_ENTRIES: Final = 5000
+_MOST_NUMBER: Final = 2**63 - 1  # of SQLite, and of PostgreSQL
 
 _COLUMNS: Final = (
     entries.c.id,
@@ -93,6 +96,47 @@ class GapRow(NamedTuple):
     skipped: int  # changes that RethinkDB said it dropped
 
 
+class _StoredEntry(NamedTuple):
+    """A row of `_COLUMNS`."""
+
+    id: Count
+    feed_id: int
+    key: str
+    op: Op
+    origin: Origin
+    state: Literal["pending", "parked"]
+    captured_at: Instant
+    attempts: Count
+    reason: str | None
+    last_error: str | None
+    size: Count
+    body: bytes = b""
+
+
+class _StoredSum(NamedTuple):
+    """A row of `stats`."""
+
+    feed_id: int
+    state: Literal["pending", "parked"]
+    entries: Count
+    size: Count
+    oldest_captured_at: Instant
+
+
+class _StoredGap(NamedTuple):
+    """A row of the gaps, in the order of its columns."""
+
+    id: int
+    feed_id: int
+    cause: Cause
+    opened_at: Instant
+    closed_at: Instant | None
+    created: Count
+    updated: Count
+    deleted: Count
+    skipped: Count
+
+
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
     """Open an outbox to read.
@@ -108,8 +152,11 @@ def reading(url: str) -> Iterator[Connection]:
 
 def outbox_id(connection: Connection) -> str | None:
     """Return the short id in front of message ids; None before the first start."""
-    identity: str | None = connection.execute(select(meta.c.outbox_id)).scalar()
-    return identity
+    row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
+    if row is None:
+        return None
+    (identity,) = sound([tuple(row)], Identity, meta.name)
+    return identity.outbox_id
 
 
 def list_entries(
@@ -123,13 +170,14 @@ def list_entries(
     names = feeds.names(connection)
     identity = outbox_id(connection) or ""
     conditions = _conditions(selection, names)
-    left = limit
+    left = None if limit is None else min(limit, _MOST_NUMBER)
+    after = min(after, _MOST_NUMBER)
     for low, high in _ranges(connection, after, is_parked=selection.state == PARKED):
         query = select(*_COLUMNS).where(entries.c.id > low, *conditions).order_by(entries.c.id)
         if high is not None:
             query = query.where(entries.c.id <= high)
         rows = connection.execute(query.limit(left)).all()
-        for row in rows:
+        for row in sound(map(tuple, rows), _StoredEntry, entries.name):
             yield _entry(row, names, identity)
         if left is not None:
             left -= len(rows)
@@ -149,7 +197,10 @@ def _conditions(selection: Selection, names: dict[int, TableName]) -> list[Colum
     if selection.key is not None:
         # A text is meant as it stands, or as the JSON that it is: abc, "abc" and 7 all work.
         as_text = json.dumps(selection.key, ensure_ascii=False)
-        conditions.append(entries.c.key.in_([normal_key(selection.key), as_text]))
+        wanted = [normal_key(selection.key), as_text]
+        # Half a surrogate pair stands in a key as its escape; a database takes no other form.
+        escaped = [each.encode("utf-8", "backslashreplace").decode() for each in wanted]
+        conditions.append(entries.c.key.in_(escaped))
     return conditions
 
 
@@ -181,11 +232,28 @@ def _ranges(
         low = high
 
 
-def _entry(row: Sequence[Any], names: dict[int, TableName], identity: str) -> EntryRow:
-    number, feed_id, *rest = row
-    key, op, origin, *others = rest
-    name = str(names[feed_id])
-    return EntryRow(number, message_id(identity, number), name, op, origin, key, *others)
+def _entry(row: _StoredEntry, names: dict[int, TableName], identity: str) -> EntryRow:
+    return EntryRow(
+        row.id,
+        message_id(identity, row.id),
+        _name(row.feed_id, names, entries.name),
+        row.op.value,
+        row.origin.value,
+        sound_key(row.key, entries.name),
+        row.state,
+        row.captured_at,
+        row.attempts,
+        row.reason,
+        row.last_error,
+        row.size,
+    )
+
+
+def _name(feed_id: int, names: dict[int, TableName], table: str) -> str:
+    name = names.get(feed_id)
+    if name is None:
+        raise damaged(table, f"a row is of the feed {feed_id}, which is not there")
+    return str(name)
 
 
 def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
@@ -203,9 +271,9 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
             hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
             "those that are left",
         )
-    *columns, body = row
-    found = _entry(columns, feeds.names(connection), outbox_id(connection) or "")
-    return found, bytes(body)
+    (found,) = sound([tuple(row)], _StoredEntry, entries.name)
+    entry = _entry(found, feeds.names(connection), outbox_id(connection) or "")
+    return entry, found.body
 
 
 def stats(connection: Connection) -> list[Group]:
@@ -226,8 +294,9 @@ def stats(connection: Connection) -> list[Group]:
         )
         if high is not None:
             query = query.where(entries.c.id <= high)
-        for feed_id, state, count, size, oldest in connection.execute(query).all():
-            group = (str(names[feed_id]), state)
+        found = sound(map(tuple, connection.execute(query)), _StoredSum, entries.name)
+        for feed_id, state, count, size, oldest in found:
+            group = (_name(feed_id, names, entries.name), state)
             known = sums.get(group, (0, 0, oldest))
             sums[group] = (known[0] + count, known[1] + size, min(known[2], oldest))
     return [Group(*group, *sums[group]) for group in sorted(sums)]
@@ -253,35 +322,36 @@ def list_feeds(connection: Connection) -> list[Feed]:
     return [_feed(connection, row) for row in rows.mappings().all()]
 
 
-def _feed(connection: Connection, row: Any) -> Feed:
-    state = FeedState(row["state"])
+def _feed(connection: Connection, mapping: Any) -> Feed:
+    row = feeds.read_row(mapping)
+    state = row.state
     since = {
-        FeedState.READY: row["ready_at"],
-        FeedState.INITIALIZING: row["opened_at"],
-        FeedState.LOST: row["alive_at"],
+        FeedState.READY: row.ready_at,
+        FeedState.INITIALIZING: row.opened_at,
+        FeedState.LOST: row.alive_at,
         FeedState.PAUSED: None,
     }
     return Feed(
-        id=row["id"],
-        name=TableName(row["database_name"], row["table_name"]),
-        rules=TableRules(primary_key=row["primary_key"] or "id"),
+        id=row.id,
+        name=TableName(row.database_name, row.table_name),
+        rules=TableRules(primary_key="id" if row.primary_key is None else row.primary_key),
         is_baseline=False,
-        projection=row["projection"],
-        absorb_changed=bool(row["absorb_changed"]),
+        projection=row.projection,
+        absorb_changed=bool(row.absorb_changed),
         state=state,
-        table_id=row["table_id"],
-        opened_at=row["opened_at"],
-        alive_at=row["alive_at"],
-        first_ready_at=row["first_ready_at"],
-        ready_at=row["ready_at"],
-        changed_at=row["changed_at"],
+        table_id=row.table_id,
+        opened_at=row.opened_at,
+        alive_at=row.alive_at,
+        first_ready_at=row.first_ready_at,
+        ready_at=row.ready_at,
+        changed_at=row.changed_at,
         state_since=since[state] or 0,
-        captured=row["captured"],
-        compared=row["snapshot_documents"],
-        skipped=row["skipped"],
-        gap=feeds.open_gap(connection, row["id"]),
-        last_error=row["last_error"],
-        last_error_at=row["last_error_at"],
+        captured=row.captured,
+        compared=row.snapshot_documents,
+        skipped=row.skipped,
+        gap=feeds.open_gap(connection, row.id),
+        last_error=row.last_error,
+        last_error_at=row.last_error_at,
     )
 
 
@@ -292,21 +362,12 @@ def list_gaps(connection: Connection, *, table: str | None, limit: int) -> list[
         TableUnusable: the outbox has no feed of this table.
     """
     names = feeds.names(connection)
-    query = select(gaps_table).order_by(gaps_table.c.id.desc()).limit(limit)
+    query = select(gaps_table).order_by(gaps_table.c.id.desc()).limit(min(limit, _MOST_NUMBER))
     if table is not None:
         query = query.where(gaps_table.c.feed_id == _feed_id(table, names))
+    rows = sound(map(tuple, connection.execute(query)), _StoredGap, gaps_table.name)
     found = [
-        GapRow(
-            row["id"],
-            str(names[row["feed_id"]]),
-            row["cause"],
-            row["opened_at"],
-            row["closed_at"],
-            row["created"],
-            row["updated"],
-            row["deleted"],
-            row["skipped"],
-        )
-        for row in connection.execute(query).mappings().all()
+        GapRow(row.id, _name(row.feed_id, names, gaps_table.name), row.cause.value, *row[3:])
+        for row in rows
     ]
     return found[::-1]

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from replicator.errors import OutboxInUse, OutboxUnusable
+from replicator.outbox.privacy import FILE_MODE, make_directory
 
 # The commands that look whether a service runs hold the lock for an instant.
 _PATIENCE_SECONDS: Final = 1.0
@@ -48,8 +49,8 @@ class OutboxLock:
             OutboxUnusable: the lock file cannot be made.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_directory(self._path.parent)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as err:
             raise OutboxUnusable(
                 f"the outbox's lock file {self._path} cannot be opened: {err.strerror}",

@@ -7,10 +7,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, inspect
 
 from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnusable
+from replicator.fault_points import FaultPoint, reach
 from replicator.outbox.engine import translated
+from replicator.outbox.rows import damaged
 
 
 def migrations_directory() -> Path:
@@ -36,8 +39,18 @@ def head() -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision of an outbox; None when it has no schema yet."""
-    return MigrationContext.configure(connection).get_current_revision()
+    """Return the revision of an outbox; None when it has no schema yet.
+
+    Raises:
+        OutboxUnusable: it has more than one, or one that is no text.
+    """
+    try:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    except CommandError as err:
+        raise damaged("alembic_version", "there is more than one row") from err
+    if not isinstance(revision, str | None):
+        raise damaged("alembic_version", f"the revision is {revision!r}")
+    return revision
 
 
 def _refuse_newer(connection: Connection) -> str | None:
@@ -61,6 +74,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
         OutboxUnusable: it is not a database, or another program's.
         OutboxUnavailable: it cannot be written now.
     """
+    reach(FaultPoint.OUTBOX_CREATED)
     with translated(engine.url.database), engine.begin() as connection:
         before = _refuse_newer(connection)
         if before is None and set(inspect(connection).get_table_names()) - {"alembic_version"}:
@@ -70,6 +84,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
                 hint="name another file with --outbox",
             )
         command.upgrade(_config(connection), "head")
+        reach(FaultPoint.MIGRATING)
     return before, head()
 
 

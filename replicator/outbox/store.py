@@ -25,6 +25,7 @@ from replicator.domain.model import Entry, Outcomes, TableName
 from replicator.domain.reconcile import TableRules
 from replicator.domain.retry import OUTBOX
 from replicator.errors import OutboxUnavailable
+from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox import entries, feeds, index
@@ -120,6 +121,8 @@ class Store:
             self.outbox_id, self._last_number = load_or_create(connection, self._clock())
             self._next_row_id = index.next_row_id(connection)
             self._totals = entries.totals(connection)
+            entries.require_whole(connection, self._last_number)
+        reach(FaultPoint.OUTBOX_IDENTIFIED)
 
     def register(self, tables: Sequence[TableSettings]) -> list[Feed]:
         """Make or find the feeds of the tables that are replicated; before `run`.
@@ -268,6 +271,7 @@ class Store:
         """
         if not work and not self._is_sweeping():
             return
+        reach(FaultPoint.BEFORE_BEGIN)
         started = time.monotonic()
         with translated(self._path), connection.begin():
             capture = Capture(
@@ -289,9 +293,12 @@ class Store:
                 entries.settle(connection, outcomes.settled)
                 entries.record_failures(connection, outcomes.failed)
                 entries.park(connection, outcomes.parked)
+                reach(FaultPoint.SETTLING)
             oldest = entries.oldest_pending(connection, self._oldest_floor)
+            reach(FaultPoint.BEFORE_COMMIT)
         # Order matters: the commit is above. What is below this line would be wrong to keep if
         # the transaction failed, and what is published before it could be lost by a crash.
+        reach(FaultPoint.COMMITTED, *capture.fault_points)
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._feeds = capture.feeds
         self._last_number = capture.last_number
@@ -302,6 +309,7 @@ class Store:
             if self._sink is not None and self._sink.room >= len(capture.new_entries):
                 self._sink.offer(capture.new_entries)
                 self._handed_over = capture.new_entries[-1].number
+                reach(FaultPoint.HANDED_OVER)
             else:
                 self._has_caught_up = False
         for text, facts in capture.notes:
@@ -342,6 +350,7 @@ class Store:
         settled = sum(len(outcomes.settled) for outcomes in reports)
         parked = sum(len(outcomes.parked) for outcomes in reports)
         for outcomes in reports:
+            reach(FaultPoint.SETTLED)
             for failure in outcomes.parked:
                 metrics.entries_parked.labels(failure.reason).inc()
         self._totals = Totals(
@@ -413,24 +422,26 @@ class Store:
         if page.entries:
             self._sink.offer(page.entries)
             self._handed_over = page.entries[-1].number
+            reach(FaultPoint.READ_BACK)
         # Race: none. Only this thread commits entries, so when a page was the last, everything
         # committed so far is handed over, and what comes next can go through memory.
         self._has_caught_up = page.is_last
 
     def _notice_commands(self, connection: Connection) -> None:
-        """Count again, now and then, when another process has changed the outbox."""
+        """See, now and then, what changed from outside: the entries, the room on the volume."""
         if time.monotonic() - self._checked_at < _CHECK_EVERY_SECONDS:
             return
         self._checked_at = time.monotonic()
         self._same_file.require()
         with translated(self._path), connection.begin():
             version = data_version(connection)
-            if version == self._data_version:
-                return
-            self._data_version = version
-            self._totals = entries.totals(connection)
-            self._oldest_floor = 0  # an entry may have been redriven
+            if version != self._data_version:
+                self._data_version = version
+                self._totals = entries.totals(connection)
+                self._oldest_floor = 0  # an entry may have been redriven
         self._show()
+        # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
+        # that are paused with nothing left to settle would never go on.
         self._pause_or_resume()
 
     def _remember_version(self, connection: Connection) -> None:

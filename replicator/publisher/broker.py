@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from replicator.domain.routing import RoutingKey
 from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
 
 _CONNECT_SECONDS: Final = 10.0
-_HEARTBEAT_SECONDS: Final = 20
+_ANSWER_SECONDS: Final = 30.0
 _KEEPALIVE: Final = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -24,6 +24,12 @@ _KEEPALIVE: Final = {
     # Milliseconds that sent bytes may stay unacknowledged before the kernel gives up.
     "TCP_USER_TIMEOUT": 30_000,
 }
+
+_GUESSED: Final = (
+    exceptions.IncompatibleProtocolError,
+    exceptions.ProbableAuthenticationError,
+    exceptions.ProbableAccessDeniedError,
+)
 
 # AMQP 0-9-1, section 1.2, and RabbitMQ's use of it.
 ACCESS_REFUSED: Final = 403
@@ -43,7 +49,7 @@ class Queue(NamedTuple):
 class Broker(NamedTuple):
     """How to reach RabbitMQ and what must be there."""
 
-    hosts: Sequence[tuple[str, int]]
+    hosts: Iterable[tuple[str, int]]
     user: str | None  # None: the client certificate says who it is
     password: str
     virtual_host: str
@@ -55,6 +61,14 @@ class Broker(NamedTuple):
     exchange_type: str = "topic"
     is_exchange_durable: bool = True
     queues: Sequence[Queue] = ()
+    heartbeat_seconds: int = 20
+
+    def __repr__(self) -> str:
+        """Show it without the password."""
+        return (
+            f"Broker(hosts={self.hosts!r}, user={self.user!r}, "
+            f"virtual_host={self.virtual_host!r}, exchange={self.exchange!r})"
+        )
 
 
 class Publication(NamedTuple):
@@ -67,8 +81,8 @@ class Publication(NamedTuple):
     routing_keys: dict[TableName, RoutingKey] = {}  # noqa: RUF012 -- never changed
 
 
-def parameters(broker: Broker) -> list[pika.ConnectionParameters]:
-    """Return pika's parameters for every host, in the order in which they are tried.
+def parameters(broker: Broker) -> Iterator[pika.ConnectionParameters]:
+    """Give pika's parameters for one host after the other, in the order in which they are tried.
 
     Raises:
         BrokerRefused: a TLS file cannot be read.
@@ -79,14 +93,14 @@ def parameters(broker: Broker) -> list[pika.ConnectionParameters]:
         else pika.credentials.ExternalCredentials()
     )
     context = _tls_context(broker) if broker.is_tls else None
-    return [
-        pika.ConnectionParameters(
+    for host, port in broker.hosts:
+        yield pika.ConnectionParameters(
             host=host,
             port=port,
             virtual_host=broker.virtual_host,
             credentials=credentials,
             ssl_options=pika.SSLOptions(context, host) if context else None,
-            heartbeat=_HEARTBEAT_SECONDS,
+            heartbeat=broker.heartbeat_seconds,
             connection_attempts=1,
             socket_timeout=_CONNECT_SECONDS,
             stack_timeout=_CONNECT_SECONDS,
@@ -94,8 +108,6 @@ def parameters(broker: Broker) -> list[pika.ConnectionParameters]:
             tcp_options=_KEEPALIVE,
             client_properties={"connection_name": "replicator", "product": "replicator"},
         )
-        for host, port in broker.hosts
-    ]
 
 
 def _tls_context(broker: Broker) -> ssl.SSLContext:
@@ -133,9 +145,20 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
                 raise error from err
             failures.append(f"{where}: {_reason(err)}")
     raise BrokerUnavailable(
-        f"RabbitMQ cannot be reached ({'; '.join(failures)})",
-        hint="check that the broker runs and that rabbitmq.url is right",
+        f"RabbitMQ cannot be reached ({'; '.join(sorted(failures))})",
+        hint="check that the broker runs and that rabbitmq.url is right"
+        + _hint_of_tls(failures, is_tls=broker.is_tls),
     )
+
+
+def _hint_of_tls(failures: Sequence[str], *, is_tls: bool) -> str:
+    """Add what the two ends' ideas of TLS look like when they differ."""
+    said = " ".join(failures)
+    if is_tls and "WRONG_VERSION_NUMBER" in said:  # OpenSSL's word for what is no TLS at all
+        return "; the port does not speak TLS, which amqps:// asks for"
+    if not is_tls and "StreamLostError" in said:
+        return "; if it is the port for TLS, write amqps://"
+    return ""
 
 
 def prepare(broker: Broker) -> pika.ConnectionParameters:
@@ -148,6 +171,7 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
         BrokerUnavailable: no host answered, or the connection was lost.
     """
     connection, chosen = connect(broker)
+    _give_up_after(connection, _ANSWER_SECONDS)
     try:
         _declare_exchange(connection, broker)
         for queue in broker.queues:
@@ -160,6 +184,17 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
             if connection.is_open:
                 connection.close()
     return chosen
+
+
+def _give_up_after(connection: Any, seconds: float) -> None:
+    """End a connection that is still open then: pika itself waits for an answer for ever.
+
+    A node that waits for another one of its cluster answers heartbeats and nothing else.
+    """
+    error = exceptions.AMQPConnectionError(f"no answer in {seconds:g} seconds")
+    # BlockingConnection's own timers wait until the answer is there.
+    impl = connection._impl  # noqa: SLF001
+    impl._adapter_call_later(seconds, lambda: impl._terminate_stream(error))  # noqa: SLF001
 
 
 def _declare_exchange(connection: pika.BlockingConnection, broker: Broker) -> None:
@@ -207,6 +242,10 @@ def _declare_queue(channel: BlockingChannel, broker: Broker, queue: Queue) -> No
 def translate(err: BaseException, where: str) -> ReplicatorError:
     """Return what an error of pika means."""
     reason = _reason(err)
+    # pika takes a link that breaks while it logs in for a refusal. RabbitMQ says so when it
+    # refuses (it knows that pika understands); so this is only a link that broke.
+    if isinstance(_innermost(err), _GUESSED) and exceptions.StreamLostError.__name__ in reason:
+        return BrokerUnavailable(f"RabbitMQ at {where}: the link broke during the login: {reason}")
     code = getattr(_innermost(err), "reply_code", 0)
     if isinstance(err, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError) or (
         code == ACCESS_REFUSED and "login" in reason.lower()

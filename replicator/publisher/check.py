@@ -25,6 +25,8 @@ from replicator.publisher.fence import fence_name
 
 _IMPOSSIBLE_EXPIRATION: Final = "never"
 _IMPOSSIBLE_ARGUMENT: Final = 1  # where the name of an exchange belongs
+_NOBODYS_KEY: Final = "replicator.check.of.the.right.to.bind"
+_ANY_OUTBOX_ID: Final = "abcdefgh"
 
 
 class BrokerCheck:
@@ -51,6 +53,7 @@ class BrokerCheck:
                 lambda channel: channel.exchange_declare(broker.exchange, passive=True)
             ):
                 self._require_configure_exchange()
+                self._require_write(routing_key)
                 return "does not exist yet: `replicator run` declares it"
             kind = (
                 f"a {broker.exchange_type} exchange"
@@ -82,7 +85,7 @@ class BrokerCheck:
         """Find out whether this user may publish, without a message that anybody could receive.
 
         RabbitMQ looks at the permission first and then refuses the message for its expiration,
-        which is not a number, so that it never gets to a queue.
+        which is not a number, so that it never gets to a queue; or for want of the exchange.
         """
         channel = self._connection.channel()
         channel.confirm_delivery()
@@ -94,7 +97,18 @@ class BrokerCheck:
                 pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
             )
         except exceptions.ChannelClosedByBroker as err:
-            if err.reply_code != PRECONDITION_FAILED:
+            if err.reply_code not in (PRECONDITION_FAILED, NOT_FOUND):
+                raise
+
+    def _require_bind(self, name: str) -> None:
+        """Find out whether this user may bind a queue, by taking a binding away that nobody has.
+
+        RabbitMQ wants the same rights for both, and looks at them before it looks for the queue.
+        """
+        try:
+            self._connection.channel().queue_unbind(name, self._broker.exchange, _NOBODYS_KEY)
+        except exceptions.ChannelClosedByBroker as err:
+            if err.reply_code != NOT_FOUND:
                 raise
 
     def queue(self, queue: Queue) -> str:
@@ -104,6 +118,8 @@ class BrokerCheck:
             BrokerRefused: it exists and is of another kind, or this user may not use it.
         """
         with self._translated():
+            if queue.bindings:
+                self._require_bind(queue.name)
             if not self._exists(lambda channel: channel.queue_declare(queue.name, passive=True)):
                 self._require_configure_queue(queue.name, exclusive=False)
                 return "does not exist yet: `replicator run` declares it"
@@ -120,16 +136,22 @@ class BrokerCheck:
                 ) from err
         return f"is a {queue.type} queue"
 
-    def fence(self, outbox_id: str) -> str:
+    def fence(self) -> str:
         """Look whether this user may declare the queue that keeps old connections away.
 
-        Raises:
-            BrokerRefused: it may not.
+        It is no error when it may not: the service goes on without a fence.
         """
+        name = fence_name(self._broker.exchange, _ANY_OUTBOX_ID)
         with self._translated():
-            self._require_configure_queue(
-                fence_name(self._broker.exchange, outbox_id), exclusive=True
-            )
+            try:
+                self._require_configure_queue(name, exclusive=True)
+            except exceptions.ChannelClosedByBroker as err:
+                if err.reply_code != ACCESS_REFUSED:
+                    raise
+                return (
+                    f"a queue such as {name} may not be declared: publishing would go without a "
+                    "fence, and order after a lost connection is weaker (docs/permissions.md)"
+                )
         return "may be declared"
 
     def _require_configure_queue(self, name: str, *, exclusive: bool) -> None:

@@ -16,6 +16,7 @@ from replicator.domain.model import Entry, Failure, Op, Outcomes, Returned, Tabl
 from replicator.domain.retry import REFUSED
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.domain.window import Confirmed, Limits, Window
+from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics, grouped_instants
 from replicator.publisher.broker import Publication
@@ -200,6 +201,7 @@ class Delivery:
         failed, self._failed = self._failed, []
         parked, self._parked = self._parked, []
         if settled or failed or parked:
+            reach(FaultPoint.CONFIRMED)
             self._report(
                 Outcomes(
                     [entry.number for entry in settled],

@@ -18,6 +18,7 @@ from replicator.publisher.broker import ACCESS_REFUSED, translate
 from replicator.publisher.fence import take_fence
 
 _CLOSE_SECONDS: Final = 1.0
+_OPEN_SECONDS: Final = 30.0
 # AMQP 0-9-1, section 1.2: content too large, precondition failed (RabbitMQ's own limit of size),
 # frame, syntax and command errors. Others, such as 541 internal error, are not the message's fault.
 _FOR_WHAT_WAS_SENT: Final = frozenset({311, 406, 501, 502, 503})
@@ -84,6 +85,8 @@ class Link:
         self._error: ReplicatorError | None = None
         self._lock = threading.Lock()
         self._is_looping = True
+        self._is_blocked = False
+        self._is_ready = False
         self._connection: Any = pika.SelectConnection(
             parameters,
             on_open_callback=self._on_connected,
@@ -147,13 +150,32 @@ class Link:
     # What pika calls.
 
     def _on_connected(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(
-            lambda _connection, frame: self._events.on_blocked(frame.method.reason)
-        )
-        connection.add_on_connection_unblocked_callback(
-            lambda _connection, _frame: self._events.on_unblocked()
-        )
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.ioloop.call_later(_OPEN_SECONDS, self._expect_ready)
         take_fence(connection, self._fence, on_taken=self._on_fenced, on_failed=self.hang_up)
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self._is_blocked = True
+        self._events.on_blocked(frame.method.reason)
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self._is_blocked = False
+        self._events.on_unblocked()
+
+    def _expect_ready(self) -> None:
+        """Give the host up if it has not answered the steps of the opening; pika never would.
+
+        A node that waits for another one of its cluster answers heartbeats and nothing else. One
+        that blocks publishers has said so, and will go on.
+        """
+        if self._is_ready or not self._connection.is_open:
+            return
+        if self._is_blocked:
+            self.call_later(_OPEN_SECONDS, self._expect_ready)
+            return
+        text = f"RabbitMQ at {self.host} gave no answer in {_OPEN_SECONDS:g} seconds"
+        self.hang_up(BrokerUnavailable(text))
 
     def _on_not_connected(self, connection: Any, error: str | BaseException) -> None:
         cause = error if isinstance(error, BaseException) else BrokerUnavailable(error)
@@ -190,6 +212,7 @@ class Link:
 
     def _on_channel(self, channel: Channel) -> None:
         def begin(_frame: Any) -> None:
+            self._is_ready = True
             self._events.on_open(self, channel.channel_number, self._connection.params.frame_max)
 
         channel.add_on_close_callback(self._on_channel_closed)

@@ -21,6 +21,7 @@ from replicator.errors import (
     ReplicatorError,
     TransientError,
 )
+from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, Publication, prepare
@@ -32,6 +33,11 @@ from replicator.retrying import for_ever
 
 _TICK_SECONDS: Final = 1.0
 _NO_CONFIRM_SECONDS: Final = 300.0
+# A channel of a cluster can stay behind after a node's death: RabbitMQ 3.10 then nacks whatever is
+# published on it to a quorum queue that is well, for ever. A queue that is full nacks as well.
+_REFUSED_SECONDS: Final = 15.0
+_MOST_REFUSED_SECONDS: Final = 240.0
+_MOST_TOLD: Final = 16
 
 
 class PublisherStatus(NamedTuple):
@@ -101,8 +107,11 @@ class Publisher:
         self._retry_due_at = 0.0
         self._on_delivered: Callable[[], None] = lambda: None
         self._progress_at = time.monotonic()
+        self._refused_since: float | None = None
+        self._refused_seconds = _REFUSED_SECONDS
         self._turned_at = time.monotonic()
         self._error: str | None = None
+        self._told: deque[str] = deque(maxlen=_MOST_TOLD)
         self._since = clock()
 
     # For other threads.
@@ -182,7 +191,9 @@ class Publisher:
 
     def _note(self, err: BaseException) -> None:
         text = str(err)
-        if text != self._error:
+        # Several hosts fail in turn, each in its own way: none of it is news the second time.
+        if text not in self._told:
+            self._told.append(text)
             self._log.warning(
                 "rabbitmq is not available, retrying", error=text, hint=getattr(err, "hint", None)
             )
@@ -241,8 +252,10 @@ class Publisher:
             self._metrics.reconnects.labels("rabbitmq").inc()
         self._was_open = True
         self._error = None
+        self._told.clear()
         self._since = self._clock()
         self._progress_at = time.monotonic()
+        self._refused_since = None
         self._retry_due_at = 0.0
         self._metrics.connected.labels("rabbitmq").set(1)
         self._log.info("publishing", host=link.host, exchange=self._broker.exchange)
@@ -274,6 +287,11 @@ class Publisher:
     def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
         """Take a confirm in; one turn follows, however many came in together."""
         self._progress_at = time.monotonic()
+        if isinstance(method, spec.Basic.Ack):
+            self._refused_since = None
+            self._refused_seconds = _REFUSED_SECONDS
+        elif self._refused_since is None:
+            self._refused_since = self._progress_at
         self._delivery.on_confirm(method)
         if not self._is_turn_due and self._link is not None:
             self._is_turn_due = True
@@ -293,19 +311,31 @@ class Publisher:
     # A turn of the loop.
 
     def _tick(self) -> None:
-        """Turn at least once a second, and notice a broker that is silent."""
+        """Turn at least once a second, and notice a broker that is silent or takes nothing."""
         link = self._link
         if not self._is_open or link is None:
             return
-        now = time.monotonic()
-        if not self._delivery.window.in_flight or self._is_blocked:
-            self._progress_at = now
-        elif now - self._progress_at > _NO_CONFIRM_SECONDS:
-            text = f"RabbitMQ has confirmed nothing for {_NO_CONFIRM_SECONDS:.0f} seconds"
+        if (text := self._reason_to_leave(time.monotonic())) is not None:
             link.hang_up(BrokerUnavailable(text))
             return
         self._turn()
         link.call_later(_TICK_SECONDS, self._tick)
+
+    def _reason_to_leave(self, now: float) -> str | None:
+        """Say why another connection, at the next host, may do better than this one."""
+        if self._is_blocked:
+            self._progress_at = now
+            self._refused_since = None
+        elif self._refused_since is not None and now - self._refused_since > self._refused_seconds:
+            text = f"RabbitMQ has refused every message for {self._refused_seconds:.0f} seconds"
+            # A new connection does not help against a full queue: try less and less often.
+            self._refused_seconds = min(2 * self._refused_seconds, _MOST_REFUSED_SECONDS)
+            return text
+        elif not self._delivery.window.in_flight:
+            self._progress_at = now
+        elif now - self._progress_at > _NO_CONFIRM_SECONDS:
+            return f"RabbitMQ has confirmed nothing for {_NO_CONFIRM_SECONDS:.0f} seconds"
+        return None
 
     def _turn(self) -> None:
         """Take in what was offered, report what is settled, publish what may go."""
@@ -317,7 +347,9 @@ class Publisher:
         if not self._is_open or self._is_blocked or link is None or frames is None:
             return
         for write in self._delivery.take(frames):
+            reach(FaultPoint.BEFORE_WRITE)
             link.write(write)
+            reach(FaultPoint.AFTER_WRITE)
         self._call_for_retries(link)
 
     def _call_for_retries(self, link: Link) -> None:

@@ -4,6 +4,7 @@ Every feed starts with a snapshot (`include_initial`), at first, after a restart
 connection, after an overflow. There is no second way that only runs when something broke.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Self
@@ -65,6 +66,7 @@ class Changefeed:
         self._cursor = cursor
         self._watch = watch
         self._name = name
+        self.host = ""
         self.table_id = ""
         self.primary_key = ""
 
@@ -110,20 +112,29 @@ class Changefeed:
             )
         return batch
 
-    def ping(self) -> None:
-        """Ask the server for its name over the feed's own connection.
+    def ping(self) -> bool:
+        """Read from every shard of the table over the feed's own connection.
 
-        A feed that is quiet looks like one whose link is dead in one direction; only an answer
-        that comes the same way tells them apart.
+        A quiet feed looks like one whose link is dead in one direction; only an answer that comes
+        the same way tells them apart. It also looks like one whose server is cut off from the
+        majority of its cluster together with the primary replicas: such a feed stays open and
+        silent while the other side takes writes (tests/faults/test_clusters.py). Only a read
+        that a majority must agree to fails there.
+
+        Returns whether the feed was quiet: false when elements came before the answer, which
+        `read` has not returned yet.
 
         Raises:
             FeedDisconnected: no answer in time.
+            FeedAborted: the table cannot be read here now.
         """
+        table = r.db(self._name.database).table(self._name.table, read_mode="majority")
         with (
             translated(str(self._name)),
             watched(self._connection, self._watch, _ANSWER_SECONDS),
         ):
-            self._connection.server()
+            table.is_empty().run(self._connection)
+        return not self._cursor.items
 
     def abort(self) -> None:
         """End the feed from another thread: `read` raises at once."""
@@ -179,6 +190,7 @@ def open_changefeed(
         close(connection)
         raise
     opened = Changefeed(connection, cursor, watch, name)
+    opened.host = f"{connection.host}:{connection.port}"
     opened.table_id = facts["id"]
     opened.primary_key = primary_key
     return opened
@@ -191,10 +203,19 @@ def _projected(table: Any, fields: FieldRules, primary_key: str, name: TableName
             hint="the primary key can never be excluded",
         )
     if fields.include:
-        return table.pluck(*dict.fromkeys([primary_key, *fields.include]))
+        return table.pluck(*map(_field, dict.fromkeys([primary_key, *fields.include])))
     if fields.exclude:
         return table.without(*fields.exclude)
     return table
+
+
+def _field(name: str) -> Any:
+    """Return a field's name for a query: the driver cannot send half a surrogate pair as it is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return r.json(json.dumps(name))
+    return name
 
 
 def now_us() -> int:

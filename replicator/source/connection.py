@@ -8,7 +8,7 @@ import codecs
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -43,10 +43,14 @@ _DENIED: Final = "does not have the required"
 class Server(NamedTuple):
     """How to reach RethinkDB."""
 
-    hosts: Sequence[tuple[str, int]]
+    hosts: Iterable[tuple[str, int]]
     user: str
     password: str
     tls_ca_file: Path | None = None
+
+    def __repr__(self) -> str:
+        """Show it without the password."""
+        return f"Server(hosts={self.hosts!r}, user={self.user!r})"
 
 
 def connect(server: Server) -> Any:
@@ -90,9 +94,21 @@ def connect(server: Server) -> Any:
             _read_leniently(connection._instance._socket)  # noqa: SLF001
             return connection
     raise SourceUnavailable(
-        f"RethinkDB cannot be reached ({'; '.join(failures)})",
-        hint="check that the server runs and that rethinkdb.url is right",
+        # In one order, whoever was asked first: it is the same error.
+        f"RethinkDB cannot be reached ({'; '.join(sorted(failures))})",
+        hint="check that the server runs and that rethinkdb.url is right"
+        + _hint_of_tls(failures, is_tls=server.tls_ca_file is not None),
     )
+
+
+def _hint_of_tls(failures: Iterable[str], *, is_tls: bool) -> str:
+    """Add what the two ends' ideas of TLS look like when they differ."""
+    said = " ".join(failures)
+    if is_tls and "WRONG_VERSION_NUMBER" in said:  # OpenSSL's word for what is no TLS at all
+        return "; the port does not speak TLS, which rethinkdb.tls_ca_file turns on"
+    if not is_tls and "Connection is closed" in said:
+        return "; if the server speaks TLS, set rethinkdb.tls_ca_file"
+    return ""
 
 
 def _require_usable(tls_ca_file: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,7 @@ from replicator.errors import (
     SourceUnavailable,
     TransientError,
 )
+from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.retrying import for_ever
@@ -33,8 +35,8 @@ _STALL_SECONDS: Final = 15.0
 _MOST_STALL_SECONDS: Final = 240.0
 _SMALL_BATCH: Final = 1000
 _SMALL_BATCH_BYTES: Final = 100_000
-_QUEUE_SIZE: Final = 100_000  # the server's own default
-_MOST_QUEUE_SIZE: Final = 800_000
+_MOST_QUEUE_GROWTH: Final = 8
+_MOST_TOLD: Final = 16
 
 
 def _backoff(err: BaseException | None) -> tenacity.wait.wait_base:
@@ -54,9 +56,26 @@ class FeedReader:
     """Follows one table for as long as the service runs; `run` is its thread."""
 
     def __init__(
-        self, feed_id: int, name: TableName, opener: Opener, sink: FeedSink, metrics: Metrics
+        self,
+        feed_id: int,
+        name: TableName,
+        opener: Opener,
+        sink: FeedSink,
+        metrics: Metrics,
+        *,
+        queue_size: int = 100_000,
     ) -> None:
-        """Bind to a feed of the outbox; nothing is opened yet."""
+        """Bind to a feed of the outbox; nothing is opened yet.
+
+        Args:
+            feed_id: the feed's number in the outbox.
+            name: which table.
+            opener: opens the feed.
+            sink: takes what is read; may wait.
+            metrics: where reconnects are counted.
+            queue_size: changes that RethinkDB keeps for this reader, to begin with; the default
+                is the server's own.
+        """
         self.name = name
         self._feed_id = feed_id
         self._open = opener
@@ -67,13 +86,14 @@ class FeedReader:
         self._resync = threading.Event()
         self._feed: Changefeed | None = None
         self._was_open = False
-        self._queue_size = _QUEUE_SIZE
+        self._queue_size = queue_size
+        self._most_queue_size = _MOST_QUEUE_GROWTH * queue_size
         self._stall_seconds = _STALL_SECONDS
         self._is_initializing = False
         self._idle_seconds = 0.0
         self._asked_at = 0
         self._complete_at = 0
-        self._last_error = ""
+        self._told: deque[str] = deque(maxlen=_MOST_TOLD)
         self._is_reported_open = False
         self.progressed_at = time.monotonic()
         """When the loop last turned; for the liveness probe."""
@@ -125,9 +145,10 @@ class FeedReader:
         if not isinstance(err, ReplicatorError):
             return
         text = str(err)
-        is_news = text != self._last_error
-        self._last_error = text
+        # Several hosts fail in turn, each in its own way: none of it is news the second time.
+        is_news = text not in self._told
         if is_news:
+            self._told.append(text)
             self._log.warning("feed is lost, opening it again", error=text, hint=err.hint)
         if not self._is_reported_open and not is_news:
             return
@@ -153,7 +174,7 @@ class FeedReader:
             self._is_initializing = True
             self._idle_seconds = 0.0
             self._asked_at = self._complete_at = now_us()
-            self._log.info("feed is open, comparing its snapshot")
+            self._log.info("feed is open, comparing its snapshot", host=feed.host)
             self._is_reported_open = True
             self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._asked_at))
             try:
@@ -161,9 +182,9 @@ class FeedReader:
                     if self.step(feed) and not self._is_initializing:
                         # It works: the next loss is a new one, with the shortest wait.
                         retry_state.attempt_number = 1
-                        self._last_error = ""
+                        self._told.clear()
             except (FeedOverflowed, SnapshotStalled):
-                self._queue_size = min(2 * self._queue_size, _MOST_QUEUE_SIZE)
+                self._queue_size = min(2 * self._queue_size, self._most_queue_size)
                 raise
             except FeedLost:
                 if self._stop.is_set():
@@ -186,6 +207,7 @@ class FeedReader:
         if not elements:
             return self._idle(feed)
         self._idle_seconds = 0.0
+        reach(FaultPoint.BATCH_READ)
         read_at = now_us()
         self._note_completeness(elements, read_at)
         self._hand_over(elements, read_at)
@@ -198,7 +220,12 @@ class FeedReader:
         no more when it was sent. That was after we had asked, which is when the batch before it
         was read: this one may have waited in a socket while we stood still.
         """
-        if len(elements) <= _SMALL_BATCH and _size(elements) <= _SMALL_BATCH_BYTES:
+        is_small = len(elements) <= _SMALL_BATCH and _size(elements) <= _SMALL_BATCH_BYTES
+        # An overflow during the snapshot is told late or never: what is said before ``ready`` can
+        # lack what came before it.
+        if is_small and (
+            not self._is_initializing or any(each.state == "ready" for each in elements)
+        ):
             self._complete_at = self._asked_at
         self._asked_at = read_at
 
@@ -211,9 +238,10 @@ class FeedReader:
         if self._idle_seconds % _PING_AFTER_SECONDS:
             return False
         asked_at = now_us()
-        feed.ping()
-        # What the server had when it was asked has come before its answer.
-        self._complete_at = asked_at
+        # What the server had when it was asked has come before its answer. If something has, it
+        # is what counts: it may say that changes were dropped.
+        if feed.ping() and not self._is_initializing:
+            self._complete_at = asked_at
         return True
 
     def _hand_over(self, elements: list[Change], at: int) -> None:
@@ -226,7 +254,7 @@ class FeedReader:
             if element.state == "ready":
                 self._is_initializing = False
                 self._stall_seconds = _STALL_SECONDS
-                self._put(SnapshotRead(self._feed_id, at))
+                self._put(SnapshotRead(self._feed_id, at, self._complete_at))
         self._put_batch(elements[start:] if start else elements, at)
 
     def _put_batch(self, changes: list[Change], at: int) -> None:

@@ -1,11 +1,14 @@
 """The HTTP server of probes, metrics and status.
 
-Read-only; requests are bounded in size by the standard library and in time here. It asks the
-service for facts and has none of its own.
+Read-only; how much and how long a client may send, and how many may at a time, is in
+`replicator.web.bounds`. No piece of a request is ever repeated in an answer. It asks the service
+for facts and has none of its own.
 """
 
+import contextlib
 import html
 import http.server
+import io
 import json
 import socket
 import socketserver
@@ -16,9 +19,26 @@ from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from replicator.errors import SettingsInvalid
+from replicator.web.bounds import (
+    MOST_CONNECTIONS,
+    MOST_REQUEST_BYTES,
+    REPLY_SECONDS,
+    REQUEST_SECONDS,
+    BoundedReader,
+    Connections,
+    RequestRefused,
+    read_to_end,
+)
 
-_REQUEST_SECONDS: Final = 10
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# The page has no scripts, no styles and no forms, and belongs into no other page.
+_SAFETY: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 Facts = Mapping[str, Any]
 
@@ -102,11 +122,19 @@ _ROUTES: Final[dict[str, Callable[[Observed], Reply]]] = {
 
 def reply(path: str, observed: Observed) -> Reply:
     """Return the answer to a request for a path."""
-    route = _ROUTES.get(urlsplit(path).path)
+    try:
+        route = _ROUTES.get(urlsplit(path).path)
+    except ValueError:  # such as http://[
+        return refusal(HTTPStatus.BAD_REQUEST)
     if route is None:
         facts = {"error": "not found", "paths": list(_ROUTES)}
         return _json(HTTPStatus.NOT_FOUND, facts)
     return route(observed)
+
+
+def refusal(status: HTTPStatus) -> Reply:
+    """Return an answer that says no more than its status."""
+    return _json(status, {"error": status.phrase.lower()})
 
 
 class WebServer(http.server.ThreadingHTTPServer):
@@ -114,6 +142,7 @@ class WebServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 64
 
     def __init__(self, host: str, port: int, observed: Observed) -> None:
         """Bind at once, so that a port in use is an error at start.
@@ -122,6 +151,7 @@ class WebServer(http.server.ThreadingHTTPServer):
             SettingsInvalid: the address cannot be used.
         """
         self.observed = observed
+        self.connections: Final = Connections(MOST_CONNECTIONS)
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -137,6 +167,16 @@ class WebServer(http.server.ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on a thread of its own, once there is room for it."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, and make room for another."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of clients that went away; let defects be shown."""
         if not isinstance(sys.exception(), OSError):
@@ -144,26 +184,72 @@ class WebServer(http.server.ThreadingHTTPServer):
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):
+    """One request: the base class's protocol is HTTP/1.0, which closes after each."""
+
     server: WebServer
-    server_version = "replicator"
-    sys_version = ""
-    timeout = _REQUEST_SECONDS
+    # A request without a version is none of HTTP/0.9, whose answers have neither status nor
+    # headers; nor is one that cannot be understood at all.
+    default_request_version = "HTTP/1.0"
+    command = ""
+    request_version = default_request_version
+
+    def setup(self) -> None:
+        """Bound what is read."""
+        super().setup()
+        raw = BoundedReader(self.connection, most_bytes=MOST_REQUEST_BYTES, seconds=REQUEST_SECONDS)
+        self.rfile.close()
+        self.rfile = io.BufferedReader(raw)
+
+    def handle_one_request(self) -> None:
+        """Answer one request, or say why not."""
+        try:
+            super().handle_one_request()
+        except RequestRefused as refused:
+            self._send(refusal(refused.status))
+
+    def finish(self) -> None:
+        """Let the client read its answer before the connection is closed."""
+        super().finish()
+        with contextlib.suppress(OSError):  # it went first
+            read_to_end(self.connection)
 
     def do_GET(self) -> None:
-        self._answer(with_body=True)
+        self._send(reply(self.path, self.server.observed))
 
     def do_HEAD(self) -> None:
-        self._answer(with_body=False)
+        self.do_GET()
 
-    def _answer(self, *, with_body: bool) -> None:
-        answer = reply(self.path, self.server.observed)
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Say what is wrong; the base class would repeat pieces of the request."""
+        del message, explain
+        status = HTTPStatus(code)
+        if status is HTTPStatus.NOT_IMPLEMENTED:  # what the base class says of other methods
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+        self._send(refusal(status))
+
+    def _send(self, answer: Reply) -> None:
+        self.close_connection = True
+        # A client may say that it speaks HTTP/0.9; it gets a status and headers too.
+        self.request_version = self.default_request_version
+        # The time for all of the answer: `sendall` does not start anew with each piece.
+        self.connection.settimeout(REPLY_SECONDS)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
-        self.send_header("Cache-Control", "no-store")
+        for name, value in _SAFETY.items():
+            self.send_header(name, value)
+        if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
         self.end_headers()
-        if with_body:
+        if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- inherited
+    def version_string(self) -> str:
+        """Name the program and no version."""
+        return "replicator"
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
         """Log nothing: probes and scrapes come every few seconds."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- inherited
+        """Log nothing, as above."""

@@ -67,7 +67,7 @@ def test_all_is_well_before_the_first_start_and_nothing_is_made(
 def test_people_get_one_line_for_each_part(cli: Command) -> None:
     lines = cli("check").out.splitlines()
 
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert all(line.startswith("ok ") for line in lines)
 
 

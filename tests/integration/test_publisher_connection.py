@@ -9,6 +9,7 @@ import pika
 import pytest
 from pika import heartbeat
 
+from replicator.errors import BrokerUnavailable
 from replicator.publisher import broker as broker_module
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
@@ -193,10 +194,12 @@ def test_messages_whose_confirms_were_lost_come_again_with_the_same_ids(
 def test_a_link_that_went_deaf_is_noticed_by_the_heartbeat(
     proxy: TcpProxy, vhost: str, monkeypatch: pytest.MonkeyPatch, direction: str
 ) -> None:
-    monkeypatch.setattr(broker_module, "_HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(heartbeat, "HeartbeatChecker", ImpatientHeartbeat)
     entries = make_entries(200, keys=10)
-    with Consumer(vhost) as consumer, RunningPublisher(through(proxy, vhost)) as publisher:
+    with (
+        Consumer(vhost) as consumer,
+        RunningPublisher(through(proxy, vhost)._replace(heartbeat_seconds=1)) as publisher,
+    ):
         publisher.offer(entries[:100])
         publisher.wait_until_settled(100)
         proxy.go_deaf(direction)  # type: ignore[arg-type]
@@ -206,6 +209,15 @@ def test_a_link_that_went_deaf_is_noticed_by_the_heartbeat(
         publisher.wait_until_settled(200)
         assert_all_arrived_in_order(consumer, entries)
     assert publisher.metric("replicator_reconnects_total", peer="rabbitmq") == 1
+
+
+@pytest.mark.parametrize("bytes_sent", [1, 40, 400, 500, 520, 530, 545])
+def test_a_link_that_breaks_during_the_login_is_no_refusal(
+    proxy: TcpProxy, vhost: str, bytes_sent: int
+) -> None:
+    proxy.cut_after(bytes_sent, "to_client")
+    with pytest.raises(BrokerUnavailable):
+        broker_module.prepare(through(proxy, vhost))
 
 
 def test_a_connection_cut_in_the_middle_of_a_message_loses_nothing(

@@ -28,10 +28,9 @@ def content(table: Any, driver: Any) -> dict[str, Any]:
 
 
 def test_changes_that_were_dropped_are_counted_and_a_larger_queue_is_asked_for(
-    server: RethinkServer, name: TableName, table: Any, driver: Any, monkeypatch: Any
+    server: RethinkServer, name: TableName, table: Any, driver: Any
 ) -> None:
-    monkeypatch.setattr(reader_module, "_QUEUE_SIZE", 10)
-    with RunningReader(server_of(server), name) as reader:
+    with RunningReader(server_of(server), name, queue_size=10) as reader:
         reader.wait_until_ready()
         reader.sink.hold()
         table.insert({"id": 0}).run(driver)
@@ -52,12 +51,11 @@ def test_changes_that_were_dropped_are_counted_and_a_larger_queue_is_asked_for(
 def test_an_overflow_during_the_snapshot_ends_in_a_complete_snapshot(
     server: RethinkServer, name: TableName, table: Any, driver: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(reader_module, "_QUEUE_SIZE", 50)
     monkeypatch.setattr(reader_module, "_STALL_SECONDS", 0.5)
     documents = [{"id": n, "text": "x" * 300, "n": 0} for n in range(3000)]
     for start in range(0, 3000, 500):
         table.insert(documents[start : start + 500]).run(driver)
-    reader = RunningReader(server_of(server), name)
+    reader = RunningReader(server_of(server), name, queue_size=50)
     # The feed is open and nobody reads on: everything changes meanwhile.
     reader.sink.hold()
     with reader:

@@ -49,6 +49,7 @@ class TcpProxy:
         self._target = (target_host, target_port)
         self._accepted: set[socket.socket] = set()  # not yet connected to the target
         self._links: set[_Link] = set()
+        self._abandoned: set[asyncio.StreamWriter] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -76,6 +77,14 @@ class TcpProxy:
     def refuse(self) -> None:
         """Refuse new connections; those that are open stay."""
         self._call(self._stop_listening)
+
+    def abandon(self) -> None:
+        """Reset the clients' ends of all connections; the server never hears of it.
+
+        The server's ends stay open and silent, as after a machine lost its power. What they
+        still send is dropped; they are closed with the proxy, or by the server.
+        """
+        self._call(self._abandon)
 
     def go_deaf(self, direction: Direction = "both") -> None:
         """Forward nothing, not even an end: sockets stay open, and bytes are acknowledged.
@@ -176,6 +185,16 @@ class TcpProxy:
             for writer in link:
                 _reset(writer)
         self._links.clear()
+        for writer in self._abandoned:
+            _reset(writer)
+        self._abandoned.clear()
+
+    async def _abandon(self) -> None:
+        self._accepted.clear()  # what is being made is reset, both ends
+        for to_client, to_server in self._links:
+            self._abandoned.add(to_server)
+            _reset(to_client)
+        self._links.clear()
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: _Way, link: _Link
@@ -210,8 +229,10 @@ class TcpProxy:
 
     def _close(self, link: _Link) -> None:
         self._links.discard(link)
-        for writer in link:
-            writer.close()
+        to_client, to_server = link
+        to_client.close()
+        if to_server not in self._abandoned:
+            to_server.close()
 
 
 def _spawn(work: Coroutine[Any, Any, None], running: set[asyncio.Task[None]]) -> None:

@@ -82,7 +82,14 @@ class ListSink:
 class RunningReader:
     """Follows a table; on exit it is stopped and has ended."""
 
-    def __init__(self, server: Server, name: TableName, fields: FieldRules | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: TableName,
+        fields: FieldRules | None = None,
+        *,
+        queue_size: int = 100_000,
+    ) -> None:
         self.sink = ListSink()
         self.metrics = Metrics()
         self.queue_sizes: list[int] = []
@@ -96,7 +103,7 @@ class RunningReader:
                 server, name, fields or FieldRules(), queue_size=queue_size, watch=watch
             )
 
-        self.reader = FeedReader(1, name, opener, self.sink, self.metrics)
+        self.reader = FeedReader(1, name, opener, self.sink, self.metrics, queue_size=queue_size)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self._watching = threading.Thread(target=self._watchdog.run, daemon=True)
 

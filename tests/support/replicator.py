@@ -63,10 +63,10 @@ class ReplicatorProcess:
         assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.log()}"
         return self.get("readyz")[0] == 200
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def get(self, path: str, timeout: float = 5) -> tuple[int, Any]:
         """Return status and body of a request; status 0 when nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://{self.http}/{path}", timeout=5) as reply:
+            with urllib.request.urlopen(f"http://{self.http}/{path}", timeout=timeout) as reply:
                 status, body = reply.status, reply.read()
         except urllib.error.HTTPError as err:
             status, body = err.code, err.read()

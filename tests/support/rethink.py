@@ -68,6 +68,11 @@ class RealRethinkDB:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is alive; a frozen one is."""
+        return self._process is not None and self._process.poll() is None
+
     def __enter__(self) -> Self:
         """Start the server."""
         self.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicator.domain.feed_state import FeedState
+from replicator.domain.flow import SnapshotRead
 from replicator.domain.model import Cause
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import SECOND, Outbox, outbox, table
@@ -96,7 +97,7 @@ def test_the_gap_of_a_crash_begins_at_the_last_sign_of_life(box: Outbox) -> None
     again = box.restart()
     snapshot(again, A2)
 
-    assert again.rows("SELECT opened_at, closed_at FROM gaps") == [(seen_at, again.now)]
+    assert again.rows("SELECT opened_at, closed_at FROM gaps") == [(seen_at - SECOND, again.now)]
     again.close()
 
 
@@ -108,7 +109,7 @@ def test_an_orderly_stop_records_its_gap_at_the_next_start(box: Outbox) -> None:
 
     again = box.restart()
     snapshot(again, A1)
-    assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", stopped_at)]
+    assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", stopped_at - SECOND)]
     again.close()
 
 
@@ -238,12 +239,18 @@ def test_a_field_that_is_excluded_later_does_not_come_back_as_an_old_value(
     capfd.readouterr()
 
 
-def test_a_gap_begins_when_the_feed_was_last_known_to_be_complete(box: Outbox) -> None:
+# What was on its way when the server said that it had no more; longer when it may have been cut
+# off from a primary without knowing it yet.
+@pytest.mark.parametrize(("cause", "seconds"), [(Cause.OVERFLOW, 1), (Cause.ABORTED, 15)])
+def test_a_gap_begins_before_the_feed_was_last_known_to_be_complete(
+    box: Outbox, cause: Cause, seconds: int
+) -> None:
     snapshot(box, A1)
     complete_at = box.now - 30_000_000
-    box.step(box.closed(Cause.OVERFLOW)._replace(complete_at=complete_at))
+    box.step(box.closed(cause)._replace(complete_at=complete_at))
 
-    assert box.rows("SELECT cause, opened_at FROM gaps") == [("overflow", complete_at)]
+    ((opened_at,),) = box.rows("SELECT opened_at FROM gaps")
+    assert opened_at == complete_at - seconds * SECOND
 
 
 def test_an_orderly_stop_of_a_reader_that_is_behind_leaves_the_gap_its_true_beginning(
@@ -255,7 +262,7 @@ def test_an_orderly_stop_of_a_reader_that_is_behind_leaves_the_gap_its_true_begi
     again = box.restart()
     again.step(again.opened())
 
-    assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", complete_at)]
+    assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", complete_at - SECOND)]
     again.close()
 
 
@@ -375,3 +382,19 @@ def test_two_tables_have_feeds_of_their_own(tmp_path: Path) -> None:
 def test_ready_without_a_snapshot_is_our_own_mistake(box: Outbox) -> None:
     with pytest.raises(ValueError, match="without a snapshot"):
         box.step(box.ready())
+
+
+def test_a_snapshot_read_late_does_not_say_that_the_feed_was_complete_until_then(
+    tmp_path: Path,
+) -> None:
+    """Its ``ready`` waited in a socket; what came behind it died with the process."""
+    with outbox(tmp_path) as box:
+        box.step(box.opened())
+        sent_at = box.now
+        box.now += 60 * SECOND
+        box.step(SnapshotRead(1, box.now, complete_at=sent_at))
+        again = box.restart()
+        again.step(again.opened())
+
+        assert again.rows("SELECT cause, opened_at FROM gaps") == [("start", sent_at - SECOND)]
+        again.close()

@@ -53,10 +53,11 @@ class FakeConnection:
     def __del__(self) -> None:
         self.kept_socket.close()
 
-    def server(self) -> dict[str, str]:
+    def _start(self, _query: object) -> bool:
+        """What the driver's queries call."""
         if self.answer is not None:
             raise self.answer
-        return {"name": "s"}
+        return False
 
     def close(self, *, noreply_wait: bool) -> None:
         assert not noreply_wait

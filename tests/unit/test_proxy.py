@@ -114,6 +114,20 @@ def test_a_cut_resets_both_ends(ends: Ends, proxy: TcpProxy) -> None:
     assert proxy.open_connections == 0
 
 
+def test_an_abandoned_connection_is_lost_to_the_client_alone(ends: Ends, proxy: TcpProxy) -> None:
+    client, server = ends
+    client.sendall(b"x")
+    assert receive(server, 1) == b"x"
+
+    proxy.abandon()
+
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    server.sendall(b"anybody there?")
+    assert is_silent(server)
+    assert proxy.open_connections == 0
+
+
 def test_a_cut_after_some_bytes_ends_in_the_middle_of_a_message(
     ends: Ends, proxy: TcpProxy
 ) -> None:

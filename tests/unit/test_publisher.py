@@ -251,6 +251,7 @@ def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
 ) -> None:
     class Lost:
         is_open = True
+        _impl = type("Impl", (), {"_adapter_call_later": lambda *_a: None})()
 
         def channel(self) -> Any:
             return type("Channel", (), {"exchange_declare": lambda *_a, **_k: None})()
@@ -262,3 +263,39 @@ def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
     monkeypatch.setattr(broker_module, "connect", lambda _broker: (Lost(), chosen))
 
     assert prepare(broker()) is chosen
+
+
+def test_a_broker_that_refuses_every_message_is_left_each_time_after_a_longer_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher_module, "_REFUSED_SECONDS", 15.0)
+    found = publisher()
+    begun(found)
+    found._refused_since = 100.0
+
+    assert found._reason_to_leave(115.0) is None
+    assert found._reason_to_leave(115.1) == "RabbitMQ has refused every message for 15 seconds"
+    begun(found)
+    assert found._reason_to_leave(1e9) is None
+    found._refused_since = 200.0
+    assert found._reason_to_leave(230.0) is None
+    assert found._reason_to_leave(230.1) == "RabbitMQ has refused every message for 30 seconds"
+
+
+def test_a_message_that_is_taken_ends_the_count_of_refusals() -> None:
+    found = publisher()
+    begun(found)
+    found.on_confirm(spec.Basic.Nack(delivery_tag=1))
+    assert found._refused_since is not None
+    found.on_confirm(spec.Basic.Ack(delivery_tag=1))
+
+    assert found._reason_to_leave(1e9) is None
+
+
+def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before() -> None:
+    found = publisher()
+    begun(found)
+    found.on_confirm(spec.Basic.Nack(delivery_tag=1))
+    found.on_blocked("memory")
+
+    assert found._reason_to_leave(1e9) is None

@@ -31,11 +31,12 @@ Script = Sequence[list[Change] | Exception | Callable[[], Any]]
 class FakeFeed:
     """A changefeed that says what the script says, and nothing more after it."""
 
-    table_id, primary_key = "T", "id"
+    host, table_id, primary_key = "127.0.0.1:28015", "T", "id"
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
         self.pings = 0
+        self.is_quiet = True
         self.is_closed = self.is_aborted = False
 
     def read(self, _wait_seconds: float) -> list[Change]:
@@ -49,8 +50,9 @@ class FakeFeed:
             return []
         return said
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         self.pings += 1
+        return self.is_quiet
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -219,6 +221,38 @@ def test_a_quiet_feed_is_asked_whether_its_server_is_there() -> None:
 
     assert bench.feeds[0].pings == 2
     assert bench.closed() == [(Cause.START, "")]
+
+
+def completeness(bench: Bench) -> list[int]:
+    return [item.complete_at for item in bench.items if isinstance(item, FeedClosed)]
+
+
+def test_a_snapshot_does_not_say_that_the_feed_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An overflow during it is told late or never, so a gap begins where the feed was opened."""
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    quiet: list[list[Change]] = [[]]
+    bench = Bench([[INITIALIZING], [A], [B], *quiet * 15], [])
+    bench.reader.run()
+
+    assert bench.feeds[0].pings == 1
+    assert completeness(bench)[0] == 1000
+
+
+def test_an_answer_that_comes_behind_elements_does_not_prove_that_nothing_was_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    quiet: list[list[Change]] = [[]]
+    bench = Bench([[READY], [B], *quiet * 10, FeedOverflowed("skipped", skipped=1)], [])
+    bench._scripts[0][0:0] = [lambda: setattr(bench.feeds[0], "is_quiet", False)]  # type: ignore[index]
+    bench.reader.run()
+
+    assert bench.feeds[0].pings == 1
+    assert completeness(bench)[0] == 2000
 
 
 def test_a_permanent_error_at_start_ends_the_thread() -> None:

@@ -106,3 +106,19 @@ def test_parked_entries_do_not_hide_the_oldest_pending_one(box: Outbox) -> None:
     assert box.store.status.totals.oldest_captured_at is None
     box.step(box.batch(add({"id": 3})))
     assert box.store.status.totals.oldest_captured_at == box.sink.entries[-1].captured_at
+
+
+def test_feeds_go_on_when_a_volume_has_room_again_though_nothing_is_left_to_settle(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    is_low = True
+    monkeypatch.setattr(store, "is_disk_low", lambda _path, *, was_full: is_low)  # noqa: ARG005
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+    box.step(box.batch(add({"id": 1})))
+    box.settle(*box.sink.entries)
+    assert box.feed().state is FeedState.PAUSED
+    is_low = False
+    box.step()
+
+    assert box.feed().state is FeedState.READY
+    capfd.readouterr()

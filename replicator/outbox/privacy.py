@@ -1,0 +1,57 @@
+"""Who else on this host may read or write an outbox: it holds documents.
+
+The file is made with mode 0600 whatever the umask is, and SQLite gives its ``-wal`` and ``-shm``
+the mode of the file. What was there before is left as it is: somebody may have opened it to a
+group on purpose. It is only said what everybody may do.
+"""
+
+import stat
+from pathlib import Path
+from typing import Final
+
+FILE_MODE: Final = 0o600
+_DIRECTORY_MODE: Final = 0o700
+_BESIDE: Final = ("", "-wal", "-shm", ".lock")
+
+REMEDY: Final = "chmod 600 its files, and give it a directory of its own with mode 700"
+
+
+def make_directory(path: Path) -> None:
+    """Create what is missing of a directory for its owner alone; safe to repeat.
+
+    ``Path.mkdir(parents=True)`` leaves the parents to the umask: in a directory that everybody
+    may write, anybody can put another file into the outbox's place.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+
+
+def exposures(database: Path) -> list[str]:
+    """Say what every user of this host may do with an outbox, in words; safe to repeat.
+
+    Raises:
+        OSError: the directory cannot be looked at.
+    """
+    found = []
+    for name in (database.name + ending for ending in _BESIDE):
+        file = database.with_name(name)
+        if file.exists():
+            found += _said(name, file.stat().st_mode)
+    directory = next(parent for parent in database.parents if parent.exists())
+    mode = directory.stat().st_mode
+    if mode & stat.S_IWOTH:
+        found.append(f"every user may write its directory {directory} (mode {_octal(mode)})")
+    return found
+
+
+def _said(name: str, mode: int) -> list[str]:
+    verbs = [verb for verb, bit in (("read", stat.S_IROTH), ("write", stat.S_IWOTH)) if mode & bit]
+    return [f"every user may {' and '.join(verbs)} {name} (mode {_octal(mode)})"] if verbs else []
+
+
+def _octal(mode: int) -> str:
+    return f"{stat.S_IMODE(mode):04o}"
