@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test coverage check format bench clean
+.PHONY: help demo test faults soak audit coverage check format bench clean
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -21,7 +21,19 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill; about a minut
 
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --ignore=tests/faults
+
+faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 is the long campaign.
+	@RABBITMQ_URL= tools/rabbitmq.sh
+	@if [ -z "$(RUNS)" ]; then $(BIN)/python -m pytest -q tests/faults; \
+	else $(BIN)/python -m tests.faults.campaign --runs $(RUNS) --lanes $(or $(LANES),1) \
+	    $(if $(SEED),--seed $(SEED)) --output faults.jsonl && \
+	    $(BIN)/python -m tests.faults.report faults.jsonl; fi
+
+soak: $(VENV)/.dev ## An hour under load with a fault every 20 seconds, then a million entries of backlog.
+	@RABBITMQ_URL= tools/rabbitmq.sh
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
+	$(BIN)/python -m tests.faults.outage
 
 coverage: $(VENV)/.dev ## Every branch of the decisions (replicator/domain) must be tested.
 	@$(BIN)/coverage erase
@@ -34,6 +46,9 @@ check: $(VENV)/.dev ## Lint, types, layers, and the migrations against the decla
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@tools/check-migrations.sh $(BIN)/alembic
+
+audit: ## Ask whether any pinned package has a known weakness.
+	@tools/audit.sh $(PYTHON) .venv-audit
 
 format: $(VENV)/.dev ## Put the code into the one form.
 	$(BIN)/ruff check --fix .
