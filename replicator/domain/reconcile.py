@@ -22,6 +22,10 @@ from replicator.domain.model import Known, Op, Origin
 from replicator.domain.seen_rows import SeenRows
 
 INITIAL: Final = "initial"
+# The digest of a document whose delete was published before its table's first snapshot was
+# complete. If it is made again unseen, the next snapshot must not take it for one that was always
+# there, which a baseline would only record.
+DELETED: Final = bytes(16)
 _LIVE_OPS: Final = {"add": Op.CREATE, "change": Op.UPDATE, "remove": Op.DELETE}
 
 
@@ -163,6 +167,9 @@ def reconcile(
         drafts.append(Draft(key, op, Origin.FEED, rules.envelope(old, new)))
         if op is Op.DELETE:
             index.remove(key)
+            if snapshot is not None and snapshot.absorb_unknown:
+                # A row of its own, which this snapshot has not seen.
+                index.put(key, DELETED, None)
         else:
             kept = bytes(change.new_val) if rules.keep_documents else None
             row = index.put(key, digest(change.new_val), kept)
@@ -191,10 +198,11 @@ def _compare(
             return index.put(key, new_digest, bytes(change.new_val))
         return row
     kept = bytes(change.new_val) if rules.keep_documents else None
-    if row is None:
-        if not snapshot.absorb_unknown:
+    if row is None or row.digest == DELETED:
+        if row is not None or not snapshot.absorb_unknown:
             body = rules.envelope(NULL, change.new_val)
-            drafts.append(Draft(key, Op.CREATE, snapshot.origin, body))
+            origin = snapshot.origin if row is None else Origin.RESYNC
+            drafts.append(Draft(key, Op.CREATE, origin, body))
     elif not snapshot.absorb_changed:
         old = row.document if row.document is not None else NULL
         body = rules.envelope(old, change.new_val)
@@ -211,7 +219,9 @@ def deletes(
     for key, row in rows:
         if row.row_id in seen:
             continue
+        gone.append(row.row_id)
+        if row.digest == DELETED:
+            continue
         old = row.document if row.document is not None else key_document(rules.primary_key, key)
         drafts.append(Draft(key, Op.DELETE, Origin.RESYNC, rules.envelope(old, NULL)))
-        gone.append(row.row_id)
     return drafts, gone

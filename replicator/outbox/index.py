@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Known
-from replicator.domain.reconcile import Plan
+from replicator.domain.reconcile import DELETED, Plan
 from replicator.outbox.rows import MOST, damaged, sound, sound_key
 from replicator.outbox.schema import documents
 
@@ -57,6 +57,7 @@ class _Row(NamedTuple):
     key: str
     id: int
     document: bytes | None = None
+    digest: bytes = b""
 
 
 def lookup(
@@ -106,25 +107,35 @@ def forget_documents(connection: Connection, feed_id: int) -> None:
     )
 
 
+def forget_deleted(connection: Connection, feed_id: int) -> None:
+    """Drop the rows that only say that a document was deleted; looks at all rows of the feed."""
+    connection.execute(
+        delete(documents).where(documents.c.feed_id == feed_id, documents.c.digest == DELETED)
+    )
+
+
 def page(
-    connection: Connection, feed_id: int, *, after: str | None, most: int, with_documents: bool
+    connection: Connection, feed_id: int, *, after: str | None, most: int, with_values: bool
 ) -> Mapping[str, Known]:
     """Return rows of a feed in the order of their keys, behind the key ``after``.
 
-    Without documents, this reads only the unique index and digests are empty.
+    Without values, this reads only the unique index, and digests are empty.
 
     Raises:
         OutboxUnusable: a row is none that was written here.
     """
     columns = [documents.c.key, documents.c.id]
-    if with_documents:
-        columns.append(documents.c.document)
+    if with_values:
+        columns += [documents.c.document, documents.c.digest]
     query = select(*columns).where(documents.c.feed_id == feed_id)
     if after is not None:
         query = query.where(documents.c.key > after)
     rows = connection.execute(query.order_by(documents.c.key).limit(most)).all()
     found = sound(map(tuple, rows), _Row, documents.name)
-    return {sound_key(row.key, documents.name): Known(row.id, b"", row.document) for row in found}
+    return {
+        sound_key(row.key, documents.name): Known(row.id, row.digest, row.document)
+        for row in found
+    }
 
 
 def count(connection: Connection, feed_id: int) -> int:

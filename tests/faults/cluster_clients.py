@@ -116,6 +116,39 @@ class ClusterWriter:
             raise reql.ReqlAvailabilityError(done["first_error"])
 
 
+class DoubtfulWrites:
+    """Writes at the first server until it is cut off: what was under way then is in doubt."""
+
+    def __init__(self, servers: Servers, database: str) -> None:
+        self._table = r.db(database).table("mytable")
+        self._servers = servers
+        self._threads = [
+            threading.Thread(target=self._run, args=(f"w{n}",), daemon=True) for n in range(8)
+        ]
+        self.keys: list[str] = []
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for_the_end(self, seconds: float = 30) -> None:
+        for thread in self._threads:
+            thread.join(seconds)
+            assert not thread.is_alive()
+
+    def _run(self, name: str) -> None:
+        with self._servers.connect(0) as driver:
+            for number in itertools.count():
+                key = f"{name}-{number}"
+                try:
+                    self._table.insert({"id": key}).run(driver, durability="soft")
+                except reql.ReqlOpIndeterminateError:
+                    self.keys.append(key)
+                    return
+                except reql.ReqlRuntimeError:
+                    return  # it was not done, for one of several reasons
+
+
 class ClusterConsumer(Consumer):
     """Consumes from a quorum queue at whichever node serves it, and remembers when."""
 

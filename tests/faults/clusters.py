@@ -16,7 +16,7 @@ from urllib.parse import quote
 from rethinkdb import errors as reql
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, free_port
+from replicator.sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed, free_port
 from tests.support.proxy import TcpProxy
 from tests.support.rethink import RealRethinkDB
 from tests.support.wait import wait_until
@@ -41,7 +41,7 @@ class _Node(PrivateRabbitMQ):
     """A node that finds others: their cookie and their epmd are its own."""
 
     def __init__(self, name: str, cookie: str, epmd_port: int) -> None:
-        # A node that hung is cut off from the rest of the cluster when it goes on: it starts anew.
+        # As RabbitMQ advises for three nodes: a minority serves nobody.
         config = {
             "net_ticktime": str(_TICK_SECONDS),
             "cluster_partition_handling": "pause_minority",
@@ -94,7 +94,7 @@ class RabbitMQCluster:
             # A node that joins while another does may find the tables of its cluster changed.
             for node in others:
                 node.join(first)
-            wait_until(lambda: len(self.running(first)) == SIZE, _START_SECONDS, "the cluster")
+            self.wait_until_whole()
         except BaseException:
             self.close()
             raise
@@ -121,11 +121,16 @@ class RabbitMQCluster:
         port = int(host.rpartition(":")[2])
         return next(node for node in self.nodes if node.port == port)
 
-    def running(self, asked: _Node) -> list[str]:
-        """Return the members that a node sees running."""
-        text = asked.ctl("cluster_status", "--formatter", "json")
-        found: list[str] = json.loads(text)["running_nodes"]
-        return found
+    def wait_until_whole(self) -> None:
+        """Wait until each node sees all of them, and no partition."""
+        wait_until(lambda: all(map(self._sees_all, self.nodes)), _START_SECONDS, "the cluster")
+
+    def _sees_all(self, asked: _Node) -> bool:
+        try:
+            status = json.loads(asked.ctl("cluster_status", "--formatter", "json"))
+        except RabbitMQFailed:
+            return False
+        return len(status["running_nodes"]) == SIZE and not status["partitions"]
 
     def leader(self, vhost: str, queue: str, asked: _Node) -> _Node:
         """Return the node on which a quorum queue has its leader."""
@@ -144,9 +149,8 @@ class RabbitMQCluster:
 
     def heal(self) -> None:
         """Have all nodes running, whatever was done to them."""
-        for node in self.nodes:
-            node.resume()
         at_once(*(node.start for node in self.nodes))
+        self.wait_until_whole()
 
 
 class RethinkDBCluster:

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -62,8 +63,10 @@ def run(plan: Plan, lane: Lane) -> Result:
     with World(lane, plan.setup, plan.seed) as world:
         try:
             _break_and_heal(plan, world, result)
-        except AssertionError as err:
-            result.violations.append(f"{err}\n{world.replicator.process.log()[-3000:]}")
+        except (AssertionError, subprocess.TimeoutExpired) as err:
+            stacks = world.replicator.stacks()
+            log = world.replicator.process.log()[-3000:]
+            result.violations.append(f"{err}\n{log}\n{stacks}")
     result.seconds = round(time.monotonic() - started, 2)
     return result
 

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -104,6 +106,16 @@ class Supervised:
         with self._lock:
             if self.process.is_alive():
                 self.process.send(number)
+
+    def stacks(self) -> str:
+        """Say what the threads of the process do, where py-spy is there to tell."""
+        pid = self.process.pid_or_none()
+        program = Path(sys.executable).with_name("py-spy")
+        if pid is None or not program.exists():
+            return ""
+        dump = [str(program), "dump", "--pid", str(pid)]
+        told = subprocess.run(dump, capture_output=True, text=True, timeout=30, check=False)
+        return told.stdout
 
     def is_ready(self) -> bool:
         with self._lock:

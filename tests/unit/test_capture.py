@@ -211,6 +211,32 @@ def test_a_baseline_records_a_table_without_publishing_it(tmp_path: Path) -> Non
         ]
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_baseline_publishes_what_was_deleted_and_made_again_before_it_was_complete(
+    tmp_path: Path, keeps: bool
+) -> None:
+    with outbox(tmp_path, table(is_baseline=True, keep_documents=keeps)) as box:
+        box.step(box.opened(), box.batch(initial(A1), initial(B1), remove(A1), remove(B1)))
+        box.step(box.closed())
+        snapshot(box, A2)
+
+        assert [(op, origin) for op, origin, _ in box.sink.said()] == [
+            ("delete", "feed"),
+            ("delete", "feed"),
+            ("create", "resync"),
+        ]
+        assert box.rows("SELECT key FROM documents") == [('"a"',)]
+
+
+def test_a_baseline_keeps_no_trace_of_what_was_deleted(tmp_path: Path) -> None:
+    with outbox(tmp_path, table(is_baseline=True)) as box:
+        box.step(box.opened(), box.batch(initial(A1), remove(A1), add(A2), remove(A2)))
+        box.step(box.ready())
+
+        assert [op for op, _, _ in box.sink.said()] == ["delete", "create", "delete"]
+        assert box.rows("SELECT key FROM documents") == []
+
+
 def test_kept_documents_are_the_old_values_of_a_resync(tmp_path: Path) -> None:
     with outbox(tmp_path, table(keep_documents=True)) as box:
         snapshot(box, A1, B1)

@@ -146,7 +146,7 @@ def test_pages_follow_each_other_in_the_order_of_keys(connection: Connection) ->
     found: list[str] = []
     while True:
         after = found[-1] if found else None
-        page = index.page(connection, 1, after=after, most=10, with_documents=True)
+        page = index.page(connection, 1, after=after, most=10, with_values=True)
         found += page
         assert all(row.document == b"{}" for row in page.values())
         if len(page) < 10:
