@@ -213,7 +213,8 @@ def test_a_baseline_records_a_table_without_publishing_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_baseline_publishes_what_was_deleted_and_made_again_before_it_was_complete(
-    tmp_path: Path, keeps: bool
+    tmp_path: Path,
+    keeps: bool,  # noqa: FBT001 -- a parameter of the test
 ) -> None:
     with outbox(tmp_path, table(is_baseline=True, keep_documents=keeps)) as box:
         box.step(box.opened(), box.batch(initial(A1), initial(B1), remove(A1), remove(B1)))
