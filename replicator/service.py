@@ -320,7 +320,10 @@ class Service:
         reach(FaultPoint.STORE_STOPPED)
         self._watchdog.stop()
         if self._web is not None:
-            self._web.shutdown()
+            # It waits for its loop; a loop that hangs must not keep the process from ending.
+            closing = threading.Thread(target=self._web.shutdown, daemon=True)
+            closing.start()
+            closing.join(_JOIN_SECONDS)
             self._web.server_close()
 
 

@@ -24,6 +24,7 @@ MOST_CONNECTIONS: Final = 32
 # connection, and the client might never see the answer.
 _MOST_UNREAD_BYTES: Final = 64 * 1024
 _UNREAD_SECONDS: Final = 1.0
+_ROOM_SECONDS: Final = 2.0
 
 
 class RequestRefused(Exception):
@@ -104,11 +105,17 @@ class Connections:
         return len(self._open)
 
     def add(self, sock: socket.socket) -> None:
-        """Take in a connection, once there is room for it."""
+        """Take in a connection, once there is room for it.
+
+        Raises:
+            OSError: there was none in time, since no open connection could be ended.
+        """
         if not self._slots.acquire(blocking=False):
             self._shut_oldest()
-            # Whoever serves it notices at once that it was shut, and removes it.
-            self._slots.acquire()
+            # Whoever serves it notices at once that it was shut, and removes it; unless it is
+            # busy with an answer, for which nobody else may have to wait.
+            if not self._slots.acquire(timeout=_ROOM_SECONDS):
+                raise OSError("no connection could be ended to make room for this one")
         with self._lock:
             self._open[sock] = None
 

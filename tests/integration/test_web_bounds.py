@@ -212,3 +212,35 @@ def test_it_listens_on_loopback_unless_it_is_told_otherwise() -> None:
 
     assert listen is not None
     assert listen.host == "127.0.0.1"
+
+
+def test_answers_that_take_long_do_not_keep_the_server_from_ending(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "_ROOM_SECONDS", 0.1)
+    go_on = threading.Event()
+    asked = threading.Semaphore(0)
+
+    class BusyService(FakeService):
+        def liveness(self) -> Verdict:
+            asked.release()
+            go_on.wait(20)
+            return super().liveness()
+
+    web.observed = BusyService()
+    address = (web.server_address[0], web.server_port)
+    with contextlib.ExitStack() as clients:
+        for _ in range(_MOST):
+            client = clients.enter_context(socket.create_connection(address, timeout=20))
+            client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        for _ in range(_MOST):
+            assert asked.acquire(timeout=20)
+        late = clients.enter_context(socket.create_connection(address, timeout=20))
+        late.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+
+        try:
+            answer = late.recv(1)
+        except ConnectionResetError:
+            answer = b""
+        assert answer == b"", "it was served, and should have been turned away"
+        go_on.set()
