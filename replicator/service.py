@@ -50,6 +50,7 @@ from replicator.web.server import WebServer
 
 _JOIN_SECONDS: Final = 5.0
 _SAME_ORDER_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.5
 
 
 class Worker:
@@ -146,7 +147,9 @@ class Service:
             self._start()
             try:
                 while not self._stop_requested and not self._dead():
-                    self._wake.wait()
+                    # Race: the kernel may give a signal to any thread (it does so when a SIGCONT
+                    # came just before it), and Python's handler runs when this one next turns.
+                    self._wake.wait(_LOOK_SECONDS)
                     self._wake.clear()
             finally:
                 self._stop()

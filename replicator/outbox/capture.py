@@ -124,7 +124,7 @@ class Capture:
             feed.id,
             after=snapshot.swept_to,
             most=_SWEEP_ROWS,
-            with_values=feed.rules.keep_documents or snapshot.rules.absorb_unknown,
+            with_values=feed.rules.keep_documents or feed.first_ready_at is None,
         )
         # What was not seen may be of an older table of this name, with another primary key.
         rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
@@ -257,7 +257,7 @@ class Capture:
 
     def _complete(self, feed: Feed, now: int) -> None:
         """Every document was compared: the feed is ready, its gap is closed."""
-        if feed.snapshot is not None and feed.snapshot.rules.absorb_unknown:
+        if feed.first_ready_at is None:
             # What was deleted behind the sweep, while it went on.
             index.forget_deleted(self._connection, feed.id)
         facts: dict[str, object] = {"table": str(feed.name), "documents": feed.compared}

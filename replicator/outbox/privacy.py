@@ -5,6 +5,7 @@ the mode of the file. What was there before is left as it is: somebody may have 
 group on purpose. It is only said what everybody may do.
 """
 
+import contextlib
 import stat
 from pathlib import Path
 from typing import Final
@@ -38,12 +39,13 @@ def exposures(database: Path) -> list[str]:
     """
     found = []
     for name in (database.name + ending for ending in _BESIDE):
-        file = database.with_name(name)
-        if file.exists():
-            found += _said(name, file.stat().st_mode)
+        # SQLite removes some of them at any time.
+        with contextlib.suppress(FileNotFoundError):
+            found += _said(name, database.with_name(name).stat().st_mode)
     directory = next(parent for parent in database.parents if parent.exists())
     mode = directory.stat().st_mode
-    if mode & stat.S_IWOTH:
+    # In a sticky one, such as a system's for temporary files, nobody can replace another's files.
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         found.append(f"every user may write its directory {directory} (mode {_octal(mode)})")
     return found
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from pika import spec
 
 from replicator.domain.model import Entry, Outcomes, Returned, TableName
-from replicator.domain.retry import CONNECT, PERMANENT
+from replicator.domain.retry import CONNECT, PERMANENT, REFUSED
 from replicator.errors import (
     BrokerUnavailable,
     PermanentError,
@@ -326,7 +326,12 @@ class Publisher:
         if self._is_blocked:
             self._progress_at = now
             self._refused_since = None
-        elif self._refused_since is not None and now - self._refused_since > self._refused_seconds:
+        elif (
+            self._refused_since is not None
+            and now - self._refused_since > self._refused_seconds
+            # Refused again and again, not once and then never answered: that is the next case.
+            and now - self._progress_at < 2 * REFUSED.most_seconds
+        ):
             text = f"RabbitMQ has refused every message for {self._refused_seconds:.0f} seconds"
             # A new connection does not help against a full queue: try less and less often.
             self._refused_seconds = min(2 * self._refused_seconds, _MOST_REFUSED_SECONDS)

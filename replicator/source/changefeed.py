@@ -134,7 +134,7 @@ class Changefeed:
             watched(self._connection, self._watch, _ANSWER_SECONDS),
         ):
             table.is_empty().run(self._connection)
-        return not self._cursor.items
+        return not self._cursor.items and self._cursor.error is None
 
     def abort(self) -> None:
         """End the feed from another thread: `read` raises at once."""

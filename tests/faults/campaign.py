@@ -7,6 +7,7 @@ Each lane is a process with servers of its own. Every run is one line of JSON; t
 import argparse
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ _FAILED = 1
 
 
 def main() -> int:
+    # Order matters: servers are ended by their `with`, which a default SIGTERM would skip.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_FAILED))
     arguments = _arguments()
     if arguments.lanes > 1:
         return _spread(arguments)
@@ -38,7 +41,7 @@ def main() -> int:
             print(
                 f"{'FAILED' if result.violations else 'ok'} seed {seed} {result.name}:"
                 f" {result.faults} faults, {result.changes} changes, {result.entries} entries,"
-                f" {result.gaps} gaps, converged in {result.converged_seconds} s,"
+                f" {sum(result.gaps.values())} gaps, converged in {result.converged_seconds} s,"
                 f" took {result.seconds} s",
                 flush=True,
             )
@@ -77,7 +80,12 @@ def _spread(arguments: argparse.Namespace) -> int:
         command += ["--only", arguments.only] if arguments.only else []
         command += ["--output", str(arguments.output)] if arguments.output else []
         processes.append(subprocess.Popen(command))
-    statuses = [process.wait() for process in processes]
+    try:
+        statuses = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
     print(f"{arguments.runs} runs from seed {first} in {time.monotonic() - started:.0f} s")
     return max(statuses)
 

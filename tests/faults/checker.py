@@ -159,7 +159,7 @@ def _wrong_counts(facts: Facts) -> Iterable[Violation]:
 def _unexplained(facts: Facts) -> Iterable[Violation]:
     """G4: a write that was acknowledged, and that no message tells of, lies in a gap."""
     told = {
-        (each.table, each.key, each.old_version if each.new_version is None else each.new_version)
+        (each.table, each.key, *_state(each))
         for each in facts.history
         if each.outbox == facts.outbox
     }
@@ -167,19 +167,24 @@ def _unexplained(facts: Facts) -> Iterable[Violation]:
     for gap in facts.gaps:
         gaps[gap.table].append(gap)
     for write in facts.writes:
-        version = write.old_version if write.new_version is None else write.new_version
         # What was written before a table was first complete belongs to its first snapshot.
-        if write.acked_at < facts.first_ready_at[write.table] or version is None:
+        if write.acked_at < facts.first_ready_at[write.table]:
             continue
-        if (write.table, write.key, version) in told:
+        if (write.table, write.key, *_state(write)) in told:
             continue
         if not any(
             gap.opened_at <= write.acked_at
             and (gap.closed_at is None or write.sent_at <= gap.closed_at)
             for gap in gaps[write.table]
         ):
-            text = f"nothing tells of version {version}, and no gap explains it: {write}"
+            text = f"nothing tells of it, and no gap explains it: {write}"
             yield Violation("G4", text, write.table, write.key)
+
+
+def _state(change: Delivery | Write) -> tuple[bool, int | None]:
+    """Return what a change left: a version, or the absence of one that was there before."""
+    is_gone = change.new_version is None
+    return is_gone, change.old_version if is_gone else change.new_version
 
 
 def story(facts: Facts, violation: Violation, faults: Sequence[tuple[float, str]]) -> str:

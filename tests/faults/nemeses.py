@@ -19,6 +19,11 @@ from rethinkdb import r
 from tests.faults.world import World
 from tests.support.proxy import TcpProxy
 
+_BRIEF_SHARE = 0.85
+_WORKING_SECONDS = 10.0
+# More than RethinkDB keeps for a feed whose queue is 300 changes, and was doubled three times.
+_BURST = 3000
+
 Place = Literal["replicator", "broker", "queue", "amqp link", "database", "reql link", "outbox"]
 Act = Callable[[World, random.Random], int]
 
@@ -32,21 +37,21 @@ class Nemesis:
     act: Act
     needs: frozenset[str]
     weight: float
-    may_exit: bool
-    """Whether the process may end by itself, as it does for what a person has to mend."""
+    exits: frozenset[int]
+    """With which status the process may end by itself, for what a person has to mend."""
 
 
 NEMESES: dict[str, Nemesis] = {}
 
 
 def nemesis(
-    place: Place, *needs: str, weight: float = 1.0, may_exit: bool = False
+    place: Place, *needs: str, weight: float = 1.0, exits: tuple[int, ...] = ()
 ) -> Callable[[Act], Act]:
     """Register a nemesis under its function's name."""
 
     def register(act: Act) -> Act:
         name = act.__name__.replace("_", " ")
-        NEMESES[name] = Nemesis(name, place, act, frozenset(needs), weight, may_exit)
+        NEMESES[name] = Nemesis(name, place, act, frozenset(needs), weight, frozenset(exits))
         return act
 
     return register
@@ -54,6 +59,22 @@ def nemesis(
 
 def _hold(chance: random.Random, least: float, most: float) -> None:
     time.sleep(chance.uniform(least, most))
+
+
+def _hold_until_noticed(chance: random.Random, most: float, noticed: float) -> None:
+    """Hold for a moment; now and then for so long that the other side must notice."""
+    _hold(chance, 0.1, most if chance.random() < _BRIEF_SHARE else noticed)
+
+
+def _let_it_work(world: World, chance: random.Random) -> None:
+    """Half of the time wait until it works again, so that the next fault meets live feeds."""
+    if chance.random() < 0.5:
+        _hold(chance, 0.1, 1.5)
+        return
+    deadline = time.monotonic() + _WORKING_SECONDS
+    while time.monotonic() < deadline and not world.replicator.is_ready():
+        time.sleep(0.05)
+    _hold(chance, 0.2, 0.8)
 
 
 # The replicator itself.
@@ -65,7 +86,7 @@ def kill_replicator(world: World, chance: random.Random) -> int:
     world.replicator.kill()
     _hold(chance, 0.0, 0.6)
     world.replicator.start()
-    _hold(chance, 0.1, 1.5)  # so that the next kill hits the snapshot, or what follows it
+    _let_it_work(world, chance)
     return 1
 
 
@@ -124,7 +145,7 @@ def restart_broker(world: World, chance: random.Random) -> int:
 def pause_broker(world: World, chance: random.Random) -> int:
     """SIGSTOP and SIGCONT of the node: nothing answers."""
     world.lane.rabbitmq.pause()
-    _hold(chance, 0.1, 3.0)
+    _hold_until_noticed(chance, 3.0, 15.0)
     world.lane.rabbitmq.resume()
     return 1
 
@@ -167,7 +188,7 @@ def kill_channels(world: World, chance: random.Random) -> int:
     return count
 
 
-@nemesis("broker", weight=0.5, may_exit=True)
+@nemesis("broker", weight=0.5, exits=(2,))
 def revoke_broker_permission(world: World, chance: random.Random) -> int:
     """The user may do nothing for a while, and has to connect again."""
     world.set_permission("^$")
@@ -232,7 +253,7 @@ def _cut_in_a_message(proxy: TcpProxy, chance: random.Random) -> int:
 
 def _deaf(proxy: TcpProxy, chance: random.Random) -> int:
     proxy.go_deaf(chance.choice(("to_server", "to_client", "both")))
-    _hold(chance, 0.2, 3.0)
+    _hold_until_noticed(chance, 3.0, 35.0)
     proxy.heal()
     return 1
 
@@ -340,6 +361,7 @@ def kill_database(world: World, chance: random.Random) -> int:
     world.lane.real.kill()
     _hold(chance, 0.0, 0.5)
     world.lane.real.start()
+    _let_it_work(world, chance)
     return 1
 
 
@@ -348,7 +370,7 @@ def freeze_database(world: World, chance: random.Random) -> int:
     """SIGSTOP and SIGCONT of the server."""
     assert world.lane.real is not None
     world.lane.real.freeze()
-    _hold(chance, 0.1, 3.0)
+    _hold_until_noticed(chance, 3.0, 35.0)
     world.lane.real.thaw()
     return 1
 
@@ -362,7 +384,7 @@ def reshard(world: World, chance: random.Random) -> int:
     return 1
 
 
-@nemesis("database", may_exit=True)
+@nemesis("database", exits=(2,))
 def drop_table(world: World, chance: random.Random) -> int:
     """Drop a table and make it again, with another id.
 
@@ -379,7 +401,7 @@ def drop_table(world: World, chance: random.Random) -> int:
     return 1
 
 
-@nemesis("database", weight=0.3, may_exit=True)
+@nemesis("database", weight=0.3, exits=(2,))
 def revoke_database_permission(world: World, chance: random.Random) -> int:
     """The replicator's user may read nothing for a while."""
     with world.connect() as connection:
@@ -429,10 +451,12 @@ def overflow_in_a_snapshot(world: World, chance: random.Random) -> int:
 
 
 def _burst(world: World, chance: random.Random) -> None:
+    table = chance.choice(world.setup.load.tables)
+    written = 0
     try:
         with world.connect() as connection:
-            for _ in range(3):
-                world.writers.burst(connection, chance, 1000)
+            while written < _BURST:
+                written += world.writers.burst(connection, chance, table)
     except (reql.ReqlError, OSError):
         pass  # the server is down as well: another nemesis has it
 
@@ -486,7 +510,7 @@ def _fill(file: Any, size: int) -> None:
         return  # as is wanted: it is full
 
 
-@nemesis("outbox", weight=0.0, may_exit=True)
+@nemesis("outbox", weight=0.0, exits=(1, 2))
 def remove_outbox(world: World, chance: random.Random) -> int:
     """Its file goes while the service runs: that is noticed, and a new one begins."""
     for suffix in ("", "-wal", "-shm"):
@@ -496,7 +520,7 @@ def remove_outbox(world: World, chance: random.Random) -> int:
     return 1
 
 
-@nemesis("outbox", weight=0.0, may_exit=True)
+@nemesis("outbox", weight=0.0, exits=(1, 2))
 def corrupt_outbox(world: World, chance: random.Random) -> int:
     """Its pages become noise; an operator removes the file, and a new one begins."""
     path = world.replicator.process.outbox

@@ -3,7 +3,7 @@
 import json
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ def main() -> None:
 
 def totals(runs: Runs) -> str:
     """Return a table of what all runs together were."""
+    causes: Counter[str] = Counter()
+    for run in runs:
+        causes.update(run["gaps"])
     failed = [run["seed"] for run in runs if run["violations"]]
     rows = {
         "runs": len(runs),
@@ -29,8 +32,11 @@ def totals(runs: Runs) -> str:
         "writes whose outcome nobody knows (RethinkDB was killed)": _sum(runs, "in_doubt"),
         "entries delivered": _sum(runs, "entries"),
         "deliveries": _sum(runs, "deliveries"),
+        "of them again, published again by the replicator": _sum(runs, "duplicates"),
+        "of them again, by RabbitMQ (flag `redelivered`)": _sum(runs, "redelivered"),
         "starts of the replicator": _sum(runs, "starts"),
-        "gaps recorded": _sum(runs, "gaps"),
+        "gaps recorded": sum(causes.values()),
+        **{f"of them for {cause}": count for cause, count in sorted(causes.items())},
         "documents repaired in them": _sum(runs, "repairs"),
         "most memory of a replicator, MB": max(run["most_resident_mb"] for run in runs),
         "hours of running": round(_sum(runs, "seconds") / 3600, 1),

@@ -2,9 +2,9 @@
 
 import random
 import sqlite3
-import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -20,8 +20,6 @@ from tests.support.wait import wait_until
 _CONVERGE_SECONDS = 120
 _START_SECONDS = 60
 _MOST_RESIDENT_MB = 150
-# A step may go past the limit by what it had taken in; `docs/delivery-guarantees.md`.
-_MOST_OVER_LIMIT = 40_000
 _THREADS_A_TABLE = 1
 _MOST_OTHER_THREADS = 12
 
@@ -42,7 +40,7 @@ class Result:
     deliveries: int = 0
     duplicates: int = 0
     redelivered: int = 0
-    gaps: int = 0
+    gaps: dict[str, int] = field(default_factory=dict)
     repairs: int = 0
     starts: int = 0
     converged_seconds: float = 0.0
@@ -63,10 +61,10 @@ def run(plan: Plan, lane: Lane) -> Result:
     with World(lane, plan.setup, plan.seed) as world:
         try:
             _break_and_heal(plan, world, result)
-        except (AssertionError, subprocess.TimeoutExpired) as err:
+        except Exception as err:  # noqa: BLE001 -- a run that cannot be judged has failed
             stacks = world.replicator.stacks()
             log = world.replicator.process.log()[-3000:]
-            result.violations.append(f"{err}\n{log}\n{stacks}")
+            result.violations.append(f"{err!r}\n{log}\n{stacks}")
     result.seconds = round(time.monotonic() - started, 2)
     return result
 
@@ -227,7 +225,7 @@ def _measure(facts: Facts, world: World, result: Result, writing_from: float) ->
     result.in_doubt = world.writers.in_doubt
     result.entries = len(seen)
     result.deliveries = len(facts.history)
-    result.gaps = len(facts.gaps)
+    result.gaps = dict(Counter(gap.cause for gap in facts.gaps))
     result.repairs = sum(gap.created + gap.updated + gap.deleted for gap in facts.gaps)
     result.starts = world.replicator.starts
     result.outboxes_lost = world.outboxes_lost
@@ -239,18 +237,15 @@ def _measure(facts: Facts, world: World, result: Result, writing_from: float) ->
 def _bounds(plan: Plan, world: World) -> list[Violation]:
     """G5, and that the process ended only when it was told to, or had said why."""
     found = []
-    most = int(plan.setup.settings["OUTBOX__MAX_ENTRIES"]) + _MOST_OVER_LIMIT
     threads = len(plan.setup.load.tables) * _THREADS_A_TABLE + _MOST_OTHER_THREADS
     for each in world.replicator.samples:
         if each.resident_mb > _MOST_RESIDENT_MB:
             found.append(Violation("G5", f"memory: {each}"))
-        if each.outbox_entries is not None and each.outbox_entries > most:
-            found.append(Violation("G5", f"the outbox is past its limit: {each}"))
         if each.threads > threads:
             found.append(Violation("G5", f"threads: {each}"))
-    if not any(nemesis.may_exit for nemesis in plan.nemeses):
-        ends = world.replicator.exits
-        found += [Violation("exit", f"the process ended by itself: {end}") for end in ends]
+    allowed = {status for nemesis in plan.nemeses for status in nemesis.exits}
+    ends = [end for end in world.replicator.exits if end.status not in allowed]
+    found += [Violation("exit", f"the process ended by itself: {end}") for end in ends]
     text = world.replicator.process.log()
     for sign in ("Traceback", "this is a defect"):
         if sign in text:

@@ -49,6 +49,7 @@ class Supervised:
         self.samples: list[Sample] = []
         self.starts = 0
         self._logged_before = 0
+        self._meter_error: Exception | None = None
         self._lock = threading.RLock()
         self._is_wanted = False
         self._backoff = _FIRST_BACKOFF
@@ -71,6 +72,8 @@ class Supervised:
         with self._lock:
             self._is_wanted = False
             self.process.close()
+        if self._meter_error is not None:
+            raise self._meter_error
 
     def start(self) -> None:
         with self._lock:
@@ -137,6 +140,12 @@ class Supervised:
                     self.start()
 
     def _measure(self) -> None:
+        try:
+            self._sample()
+        except Exception as err:  # noqa: BLE001 -- raised by `__exit__`, in the run's thread
+            self._meter_error = err
+
+    def _sample(self) -> None:
         while not self._end.wait(_SAMPLE_SECONDS):
             pid = self.process.pid_or_none()
             if pid is None:

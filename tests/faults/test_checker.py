@@ -98,6 +98,17 @@ BROKEN: dict[str, tuple[str, Callable[[Facts], Facts]]] = {
     "a gap that counts wrongly": ("G4", lambda f: gap(f, updated=0)),
     "a gap that begins too late": ("G4", lambda f: gap(f, opened_at=103.8)),
     "no gap at all": ("G4", lambda f: dataclasses.replace(f, gaps=[])),
+    "a delete and a new life, of which only the life is told": (
+        "G4",
+        lambda f: dataclasses.replace(
+            f,
+            truth={"t1": {**f.truth["t1"], "2": {"id": 2, "v": 21}}},
+            copy={"t1": {**f.copy["t1"], "2": {"id": 2, "v": 21}}},
+            index={"t1": {"1", "2"}},
+            history=[each for each in f.history if each.entry != 3] + [delivery(3, "2", None, 21)],
+            writes=[*f.writes, write("2", None, 21, 103.1)],
+        ),
+    ),
 }
 
 

@@ -125,18 +125,18 @@ class Writers:
         finally:
             _close(connection)
 
-    def burst(self, connection: Any, chance: random.Random, count: int) -> None:
-        """Write many documents at once, from the thread of a nemesis.
+    def burst(self, connection: Any, chance: random.Random, table: str) -> int:
+        """Write many documents at once, from the thread of a nemesis; returns how many.
 
         Raises:
             ReqlError: it is not known how much was written.
         """
-        table = chance.choice(self._load.tables)
-        keys = {chance.randrange(2 * self._load.keys) for _ in range(count)}
+        keys = {chance.randrange(2 * self._load.keys) for _ in range(1000)}
         documents = [self._document(key, "burst") for key in keys]
         query = self._table(table).insert(documents, conflict="replace", return_changes=True)
         with self._bursting:
             _run_logged(query, connection, table, self._logs[-1])
+        return len(documents)
 
     def write_all(self, connection: Any, keys: Sequence[int]) -> None:
         """Write each of these documents of the first table, durable when the server likes.

@@ -1,5 +1,6 @@
 """A real replicator process: started, asked over HTTP, stopped and killed by tests."""
 
+import http.client
 import json
 import os
 import signal
@@ -70,7 +71,7 @@ class ReplicatorProcess:
                 status, body = reply.status, reply.read()
         except urllib.error.HTTPError as err:
             status, body = err.code, err.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, None
         return status, body.decode() if path == "metrics" else json.loads(body)
 

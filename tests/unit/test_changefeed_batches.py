@@ -32,6 +32,7 @@ class FakeCursor:
     def __init__(self, *batches: list[Any] | Exception) -> None:
         self._batches = list(batches)
         self.items: deque[Any] = deque()
+        self.error: Exception | None = None
 
     def next(self, wait: float) -> Any:
         assert wait == 1
@@ -135,7 +136,17 @@ def test_a_ping_without_an_answer_is_a_lost_connection() -> None:
     )
     with pytest.raises(FeedDisconnected):
         silent.ping()
-    feed().ping()
+    assert feed().ping()
+
+
+def test_a_ping_whose_answer_came_after_something_of_the_feed_does_not_call_it_quiet() -> None:
+    cursor = FakeCursor()
+    busy = Changefeed(FakeConnection(), cursor, Watch(), NAME)
+    cursor.items.append(Change())
+    assert not busy.ping()
+    cursor.items.clear()
+    cursor.error = reql.ReqlOpFailedError("Changefeed aborted (unavailable).")
+    assert not busy.ping()
 
 
 def test_a_feed_is_closed_even_when_its_connection_is_gone() -> None:
