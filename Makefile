@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test faults soak audit coverage check format bench clean
+.PHONY: help demo test faults soak audit coverage check deploy-check format bench clean
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.run: requirements.txt pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements.txt
@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## Lint, types, layers, and the migrations against the decla
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@tools/check-migrations.sh $(BIN)/alembic
+
+deploy-check: $(VENV)/.dev ## Let promtool, hadolint, Compose and Kubernetes' schemas judge deploy/ and grafana/.
+	@tools/deploy-check.sh $(BIN)
 
 audit: ## Ask whether any pinned package has a known weakness.
 	@tools/audit.sh $(PYTHON) .venv-audit

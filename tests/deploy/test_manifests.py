@@ -1,0 +1,255 @@
+"""The manifests: right for Kubernetes, and for this program."""
+
+import json
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from replicator import __version__
+from replicator.config import Settings, describe_settings, load_settings
+from replicator.web.server import _ROUTES
+from tests.deploy.programs import DEPLOY, OVERLAY, Done, ask, rendered, said
+from tests.support.npm import npm_directory
+
+_KUBERNETES = "1.37"
+_OPERATOR = ("@kubernetes-models/prometheus-operator", "6.0.0")
+_APP = {"app.kubernetes.io/name": "replicator"}
+
+Manifests = dict[str, dict[str, Any]]
+
+
+def _validate(directory: Path, manifests: list[Any]) -> Done:
+    file = directory / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(manifests))
+    return ask("kubernetes-validate", "--strict", "-k", _KUBERNETES, file)
+
+
+def test_kubernetes_knows_every_field(manifests: Manifests, tmp_path: Path) -> None:
+    native = [each for each in manifests.values() if "coreos" not in each["apiVersion"]]
+    assert {each["kind"] for each in native} == {
+        "ConfigMap",
+        "Deployment",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Secret",
+        "Service",
+    }
+    done = _validate(tmp_path, native)
+    assert done.returncode == 0, said(done)
+    assert said(done).count(f"against version {_KUBERNETES}") == len(native), said(done)
+
+
+def test_the_validator_would_see_a_wrong_field(container: Any, tmp_path: Path) -> None:
+    wrong = {**container, "livenessProb": {}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "wrong"},
+        "spec": {"containers": [wrong]},
+    }
+    assert _validate(tmp_path, [pod]).returncode != 0
+
+
+def _operator_says(resources: list[Any]) -> list[str | None]:
+    package, version = _OPERATOR
+    directory = npm_directory(package, version)
+    script = directory / "validate.mjs"
+    script.write_text(
+        f'import * as models from "{package}/monitoring.coreos.com/v1";\n'
+        'import { readFileSync } from "node:fs";\n'
+        "const answers = JSON.parse(readFileSync(0)).map((resource) => {\n"
+        "  try { new models[resource.kind](resource).validate(); return null; }\n"
+        "  catch (error) { return error.message; }\n"
+        "});\n"
+        "console.log(JSON.stringify(answers));\n"
+    )
+    done = ask("node", script, stdin=json.dumps(resources), cwd=directory)
+    assert done.returncode == 0, said(done)
+    answers: list[str | None] = json.loads(done.stdout)
+    return answers
+
+
+def test_the_prometheus_operator_knows_its_resources(manifests: Manifests) -> None:
+    monitor, rule = manifests["ServiceMonitor"], manifests["PrometheusRule"]
+    wrong = {**monitor, "spec": {**monitor["spec"], "endpoints": [{"port": 9464}]}}
+    right_1, right_2, complaint = _operator_says([monitor, rule, wrong])
+    assert (right_1, right_2) == (None, None)
+    assert complaint is not None
+    assert "port" in complaint
+
+
+def test_the_base_stands_alone_without_the_operator() -> None:
+    kinds = set(rendered(DEPLOY / "kubernetes/base"))
+    assert "Deployment" in kinds
+    assert not kinds & {"ServiceMonitor", "PrometheusRule"}
+
+
+def test_there_is_never_a_second_process_on_the_outbox(manifests: Manifests) -> None:
+    deployment = manifests["Deployment"]["spec"]
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
+    assert manifests["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+    # With one Pod, a minimum of one would stop every drain of its node.
+    budget = manifests["PodDisruptionBudget"]["spec"]
+    assert "minAvailable" not in budget
+    assert budget["maxUnavailable"] == 1
+
+
+def test_the_pod_is_as_restricted_as_its_namespace_asks(
+    manifests: Manifests, pod: Any, container: Any
+) -> None:
+    # https://kubernetes.io/docs/concepts/security/pod-security-standards/, restricted
+    labels = manifests["Namespace"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert pod["automountServiceAccountToken"] is False
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= {
+        "configMap",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "secret",
+    }
+    assert {"memory", "cpu"} <= set(container["resources"]["requests"])
+    assert "memory" in container["resources"]["limits"]
+
+
+def test_everything_selects_this_pod(manifests: Manifests) -> None:
+    assert manifests["Deployment"]["spec"]["template"]["metadata"]["labels"] == _APP
+    selectors = {
+        "Deployment": manifests["Deployment"]["spec"]["selector"]["matchLabels"],
+        "Service": manifests["Service"]["spec"]["selector"],
+        "NetworkPolicy": manifests["NetworkPolicy"]["spec"]["podSelector"].get("matchLabels"),
+        "PodDisruptionBudget": manifests["PodDisruptionBudget"]["spec"]["selector"].get(
+            "matchLabels"
+        ),
+    }
+    assert selectors == dict.fromkeys(selectors, _APP)
+    assert manifests["ServiceMonitor"]["spec"]["selector"]["matchLabels"] == _APP
+    assert manifests["Service"]["metadata"]["labels"] == _APP
+
+
+def test_probes_and_scrapes_meet_the_server(
+    manifests: Manifests, container: Any, tmp_path: Path
+) -> None:
+    listen = _settings_of_the_pod(manifests, container, tmp_path).http.listen
+    assert listen is not None
+    assert listen.host == "0.0.0.0"
+    (port,) = container["ports"]
+    assert port["containerPort"] == listen.port
+    for probe, path in [
+        ("startupProbe", "/livez"),
+        ("livenessProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ]:
+        assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
+        assert path in _ROUTES
+    (of_service,) = manifests["Service"]["spec"]["ports"]
+    assert (of_service["port"], of_service["targetPort"]) == (listen.port, port["name"])
+    # Metrics are wanted most while the Pod is not ready.
+    assert manifests["Service"]["spec"]["publishNotReadyAddresses"] is True
+    (endpoint,) = manifests["ServiceMonitor"]["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (of_service["name"], "/metrics")
+    assert endpoint["path"] in _ROUTES
+    (allowed,) = manifests["NetworkPolicy"]["spec"]["ingress"]
+    assert [each["port"] for each in allowed["ports"]] == [listen.port]
+
+
+def test_the_settings_of_the_pod_are_taken(
+    manifests: Manifests, pod: Any, container: Any, tmp_path: Path
+) -> None:
+    settings = _settings_of_the_pod(manifests, container, tmp_path)
+    assert settings.rabbitmq.password == "replace-me"
+    assert settings.rethinkdb.password == "replace-me"
+    assert [table.name for table in settings.tables] == ["shop.orders", "shop.customers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    outbox = Path(settings.outbox.url.removeprefix("sqlite:///"))
+    assert str(outbox.parent) == mounts["outbox"]["mountPath"]
+    assert "readOnly" not in mounts["outbox"]
+    # Kubernetes kills at the end of the grace period, so the drain must be over before.
+    grace = timedelta(seconds=pod["terminationGracePeriodSeconds"])
+    assert grace > settings.drain_timeout + timedelta(seconds=30)
+    claim = manifests["PersistentVolumeClaim"]["spec"]["resources"]["requests"]["storage"]
+    assert int(claim.removesuffix("Gi")) * 2**30 > 1.5 * settings.outbox.max_bytes
+    # The network policy lets out what the addresses need.
+    ports = {
+        port["port"]
+        for rule in manifests["NetworkPolicy"]["spec"]["egress"]
+        for port in rule["ports"]
+    }
+    assert {host.port for host in settings.rethinkdb.url.hosts} <= ports
+    assert {host.port for host in settings.rabbitmq.url.hosts} <= ports
+
+
+def _settings_of_the_pod(manifests: Manifests, container: Any, directory: Path) -> Settings:
+    """Load the settings as in the Pod: what is mounted there lies under a directory here."""
+    mounts = {
+        mount["name"]: directory / mount["mountPath"][1:] for mount in container["volumeMounts"]
+    }
+    for name, content in [
+        ("settings", manifests["ConfigMap"]["data"]),
+        ("passwords", dict.fromkeys(manifests["Secret"]["data"], "replace-me")),
+    ]:
+        mounts[name].mkdir(parents=True, exist_ok=True)
+        for key, text in content.items():
+            (mounts[name] / key).write_text(text)
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    for name, value in environment.items():
+        if name.endswith(("_FILE", "_CONFIG")):
+            environment[name] = f"{directory}{value}"
+    return load_settings(environ=environment)
+
+
+def test_what_the_pod_mounts_exists(manifests: Manifests, pod: Any, container: Any) -> None:
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+    named = {kind: manifests[kind]["metadata"]["name"] for kind in ("ConfigMap", "Secret")}
+    assert volumes["settings"]["configMap"]["name"] == named["ConfigMap"]
+    assert volumes["passwords"]["secret"]["secretName"] == named["Secret"]
+    claim = volumes["outbox"]["persistentVolumeClaim"]["claimName"]
+    assert claim == manifests["PersistentVolumeClaim"]["metadata"]["name"]
+    # The replicator runs as this group and reads the passwords as it.
+    assert volumes["passwords"]["secret"]["defaultMode"] == 0o440
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+def test_every_setting_is_one() -> None:
+    text = (OVERLAY / "replicator.toml").read_text()
+    keys = {setting.key for setting in describe_settings()}
+    found = set(_keys(tomllib.loads(text), ""))
+    assert found
+    assert found <= keys
+
+
+def _keys(table: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found += _keys(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            found += [key for each in value for key in _keys(each, f"{prefix}{name}[].")]
+        else:
+            found.append(prefix + name)
+    return found
+
+
+@pytest.mark.parametrize("which", ["base", "overlays/production"])
+def test_the_image_has_this_version(which: str) -> None:
+    deployment = rendered(DEPLOY / "kubernetes" / which)["Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    name, _, tag = container["image"].rpartition(":")
+    assert name.endswith("replicator")
+    assert tag == __version__
