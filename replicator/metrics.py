@@ -25,7 +25,7 @@ from replicator.domain.model import Cause, Op, Origin
 # A second series for each counter, with its birthday: nobody charts it, every scrape carries it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-PARK_REASONS: Final = ("too_large", "refused", "routing_key_too_long", "unroutable")
+PARK_REASONS: Final = ("too_large", "refused", "routing_key_too_long", "unroutable", "operator")
 
 _FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW: Final = (*_FAST, 60, 300, 900, 3600, 14400, 86400)
@@ -213,6 +213,11 @@ class Metrics:
         """Set the one state that a feed is in."""
         for each in FeedState:
             self.feed_state.labels(table, each.value).set(1 if each is state else 0)
+
+    def forget_feed_state(self, table: str) -> None:
+        """Take the states of a feed away that is no more; what was counted stays."""
+        for each in FeedState:
+            self.feed_state.remove(table, each.value)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

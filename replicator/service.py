@@ -1,10 +1,11 @@
 """The composition root: builds the parts, starts them, watches them, stops them in order.
 
-Threads: one reader per table, the store, the publisher, the watchdog, the HTTP server. A thread
-that dies ends the process, with an exit status that says why; whoever runs it starts it again.
+Threads: one reader per table, discovery where whole databases are followed, the store, the
+publisher, the watchdog, the HTTP server. A thread that dies ends the process, with an exit status
+that says why; whoever runs it starts it again.
 
 Stop order, and why:
-    1. the readers, so that nothing new comes in;
+    1. discovery and the readers, so that nothing new comes in;
     2. the store commits what they had handed over and hands nothing more to the publisher;
     3. the publisher waits for confirms, at most ``drain_timeout``;
     4. the store settles what was confirmed, and ends;
@@ -17,18 +18,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Final
 
-import msgspec
-
 from replicator import __version__
-from replicator.config import Settings, Table
+from replicator.config import Settings
 from replicator.domain.hosts import InTurn
 from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
 from replicator.fault_points import FaultPoint, arm, reach
+from replicator.following import Following, Worker
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
@@ -39,58 +38,14 @@ from replicator.outbox.lock import OutboxLock
 from replicator.outbox.migrate import upgrade
 from replicator.outbox.pausing import Limits
 from replicator.outbox.privacy import REMEDY, exposures
-from replicator.outbox.store import Store, TableSettings
+from replicator.outbox.store import Store
 from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
-from replicator.source.changefeed import FieldRules, open_changefeed
-from replicator.source.connection import Server
-from replicator.source.reader import FeedReader
-from replicator.source.watchdog import Watchdog
 from replicator.web.server import WebServer
 
 _JOIN_SECONDS: Final = 5.0
 _SAME_ORDER_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.5
-
-
-class Worker:
-    """A thread of the service; remembers how it ended and says so."""
-
-    def __init__(self, name: str, run: Callable[[], None], on_end: Callable[[], None]) -> None:
-        """Name it; `start` starts it."""
-        self.name = name
-        self.error: Exception | None = None
-        self._run = run
-        self._on_end = on_end
-        self.thread: Final = threading.Thread(target=self._main, name=name, daemon=True)
-
-    def _main(self) -> None:
-        try:
-            self._run()
-        except Exception as err:  # noqa: BLE001 -- the loop's boundary: the supervisor decides
-            self.error = err
-            # What has a name is told by whoever `run` raises it to; a defect is told here as well,
-            # with its trace at debug level.
-            if not isinstance(err, ReplicatorError):
-                get_logger("service").exception("a part ended by a defect", part=self.name)
-        finally:
-            self._on_end()
-
-
-def _projection(table: Table) -> str:
-    """Return stable text of which fields a feed shows: it decides what the digests are over."""
-    fields: dict[str, list[str]] = {}
-    if table.include_fields:
-        fields["include"] = sorted(table.include_fields)
-    if table.exclude_fields:
-        fields["exclude"] = sorted(table.exclude_fields)
-    return msgspec.json.encode(fields).decode()
-
-
-def rethinkdb_server(settings: Settings) -> Server:
-    """Return how to reach RethinkDB, from the settings."""
-    source = settings.rethinkdb
-    return Server(InTurn(source.hosts), source.user, source.password, source.tls_ca_file)
 
 
 def rabbitmq_broker(settings: Settings) -> Broker:
@@ -109,6 +64,7 @@ def rabbitmq_broker(settings: Settings) -> Broker:
         exchange_type=target.exchange_type,
         is_exchange_durable=target.exchange_durable,
         queues=[Queue(queue.name, queue.bindings, queue.type) for queue in target.queues],
+        exchanges=settings.exchanges[1:],
         heartbeat_seconds=int(target.heartbeat.total_seconds()),
     )
 
@@ -124,9 +80,8 @@ class Service:
         self._wake = threading.Event()
         self._stop_requested = False
         self._workers: list[Worker] = []
-        self._readers: list[FeedReader] = []
-        self._watchdog = Watchdog()
         self._inbox = Inbox()
+        self._following = Following(settings, self._inbox, self.metrics, self._wake.set)
         self._web: WebServer | None = None
 
     def request_stop(self) -> None:
@@ -171,17 +126,12 @@ class Service:
             limits=Limits(settings.outbox.max_entries, settings.outbox.max_bytes),
         )
         self._store.prepare()
-        feeds = self._store.register(
-            [
-                TableSettings(
-                    table.full_name,
-                    _projection(table),
-                    keep_documents=table.keep_documents,
-                    is_baseline=table.initial == "baseline",
-                )
-                for table in settings.tables
-            ]
-        )
+        self._store.on_resync(self._following.request_resync)
+        known = self._store.not_dropped(settings.databases)
+        named = self._following.named()
+        feeds = self._store.register([*named, *self._following.remembered(known)])
+        self._following.discover(known)
+        names = self._store.names()
         self._publisher = Publisher(
             rabbitmq_broker(settings),
             Publication(
@@ -190,46 +140,38 @@ class Service:
                 window=settings.rabbitmq.window,
                 on_unroutable=settings.rabbitmq.on_unroutable,
                 routing_keys={table.full_name: table.routing_key for table in settings.tables},
+                exchanges=settings.exchange_by_table,
             ),
             outbox_id=self._store.outbox_id,
-            names=self._store.names(),
+            names=names,
             report=self._inbox.report,
             metrics=self.metrics,
         )
-        self._store.connect(self._publisher)
-        tables = {table.full_name: table for table in settings.tables}
-        self._readers = [self._reader(feed, tables[feed.name]) for feed in feeds]
+
+        def on_found(feed: Feed) -> None:
+            # Order matters: the publisher knows the name before there is an entry to publish.
+            names[feed.id] = feed.name
+            self._following.follow(feed)
+
+        self._store.connect(self._publisher, on_found)
+        by_name = {table.name for table in named}
+        for feed in feeds:
+            if feed.name in by_name:
+                self._following.follow(feed)
         self._observation = Observation(
-            settings, self.metrics, self._store, self._publisher, self._readers
+            settings, self.metrics, self._store, self._publisher, self._following
         )
         if settings.http.listen is not None:
             self._web = WebServer(*settings.http.listen, self._observation)
 
-    def _reader(self, feed: Feed, table: Table) -> FeedReader:
-        fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
-        opener = partial(
-            open_changefeed,
-            rethinkdb_server(self._settings),
-            feed.name,
-            fields,
-            watch=self._watchdog.watch(),
-        )
-        return FeedReader(
-            feed.id,
-            feed.name,
-            lambda queue_size: opener(queue_size=queue_size),
-            self._inbox,
-            self.metrics,
-            queue_size=self._settings.rethinkdb.changefeed_queue_size,
-        )
-
     def _warn_of_equal_routing_keys(self) -> None:
         """Say so when messages of two tables cannot be told apart by their routing keys."""
-        by_key: dict[str, list[str]] = {}
+        by_key: dict[tuple[str, str], list[str]] = {}
+        exchanges = self._settings.exchange_by_table
         for table in self._settings.tables:
             key = table.routing_key.format(table.database, table.table, Op.UPDATE.value)
-            by_key.setdefault(key, []).append(table.name)
-        for key, names in by_key.items():
+            by_key.setdefault((exchanges[table.full_name], key), []).append(table.name)
+        for (_, key), names in by_key.items():
             if len(names) > 1:
                 self._log.warning(
                     "tables share a routing key",
@@ -244,9 +186,7 @@ class Service:
 
         worker("store", self._store.run)
         worker("publisher", self._publisher.run)
-        worker("watchdog", self._watchdog.run)
-        for reader in self._readers:
-            worker(f"reader {reader.name}", reader.run)
+        worker("watchdog", self._following.watchdog.run)
         if self._web is not None:
             worker("web", self._web.serve_forever)
         self._log.info(
@@ -254,7 +194,7 @@ class Service:
             version=__version__,
             outbox=str(database_path(self._settings.outbox.url)),
             outbox_id=self._store.outbox_id,
-            tables=[str(reader.name) for reader in self._readers],
+            tables=[table.name for table in self._settings.tables],
             rethinkdb=self._settings.rethinkdb.safe_url,
             rabbitmq=self._settings.rabbitmq.safe_url,
             http=self._settings.http.listen and ":".join(map(str, self._settings.http.listen)),
@@ -265,15 +205,18 @@ class Service:
         _spare_the_collector()
         for each in self._workers:
             each.thread.start()
+        self._following.start()
 
     # Supervising.
 
     def _dead(self) -> Worker | None:
         """Return a worker whose thread ended while the service should run."""
-        return next((each for each in self._workers if not each.thread.is_alive()), None)
+        workers = [*self._workers, *self._following.workers()]
+        return next((each for each in workers if not each.thread.is_alive()), None)
 
     def _raise_what_died(self) -> None:
-        died = [each for each in self._workers if each.error is not None]
+        workers = [*self._workers, *self._following.workers()]
+        died = [each for each in workers if each.error is not None]
         # A permanent error says best what is wrong; others may only follow from it.
         for each in sorted(died, key=lambda w: not isinstance(w.error, PermanentError)):
             if isinstance(each.error, ReplicatorError):
@@ -292,11 +235,7 @@ class Service:
         self._log.info("stopping")
         reach(FaultPoint.STOP_ASKED)
         # Order matters: a reader that goes on would hand over to a store that takes no more.
-        for reader in self._readers:
-            reader.stop()
-        deadline = time.monotonic() + _JOIN_SECONDS
-        for reader in self._readers:
-            by_name[f"reader {reader.name}"].join(max(0.0, deadline - time.monotonic()))
+        self._following.stop(_JOIN_SECONDS)
         reach(FaultPoint.READERS_STOPPED)
         self._store.stop_handing_over()
         # Order matters: what the readers handed over is committed before the drain, so that as
@@ -321,7 +260,7 @@ class Service:
         self._store.stop()
         by_name["store"].join(_JOIN_SECONDS)
         reach(FaultPoint.STORE_STOPPED)
-        self._watchdog.stop()
+        self._following.watchdog.stop()
         if self._web is not None:
             # It waits for its loop; a loop that hangs must not keep the process from ending.
             closing = threading.Thread(target=self._web.shutdown, daemon=True)

@@ -24,6 +24,8 @@ _ARG_START: Final = 45
 _ARG_END: Final = 46
 _AFTER_SCHEME: Final = re.compile(r"://.*", re.DOTALL)
 
+_PUBLIC: Final = "guest"
+
 
 class PrivateGroup(TyperGroup):
     """Commands whose messages about wrong usage repeat no address: it may have a password."""
@@ -85,7 +87,8 @@ def warn_of_passwords(settings: Settings, flags: Mapping[str, Any]) -> None:
         "rethinkdb.url": settings.rethinkdb.url.password,
         "rabbitmq.url": settings.rabbitmq.url.password,
     }
-    shown = [key for key, password in urls.items() if flags.get(key) and password]
+    # RabbitMQ's own default is no secret.
+    shown = [key for key, word in urls.items() if flags.get(key) and word and word != _PUBLIC]
     if shown:
         get_logger("settings").warning(
             "a password on the command line can be seen by other users of this host, "

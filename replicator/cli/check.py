@@ -1,27 +1,36 @@
 """``replicator check``: the preflight; touches nothing."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import typer
 from rich.text import Text
 
 from replicator.cli import options, output
 from replicator.config import Settings
-from replicator.domain.model import Op
+from replicator.domain.model import Op, TableName
+from replicator.domain.routing import is_matched
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
+from replicator.following import rethinkdb_server
 from replicator.outbox.check import OutboxFacts, check_outbox, wanted_schema
 from replicator.outbox.privacy import REMEDY
 from replicator.publisher import check as publisher
 from replicator.publisher.broker import Queue
-from replicator.service import rabbitmq_broker, rethinkdb_server
+from replicator.service import rabbitmq_broker
 from replicator.source import check as source
 from replicator.source.changefeed import FieldRules
 
 _UNREACHABLE = 1
 _PERMANENT = 2
+_ANY_KEY: Final = "replicator.check"  # permissions can depend on a key, so it takes one
+_MATCHES: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "topic": is_matched,
+    "direct": lambda binding, key: binding == key,
+    "fanout": lambda _binding, _key: True,
+}
+"""By the type of an exchange: whether a binding takes a routing key."""
 
 
 class Finding(NamedTuple):
@@ -110,12 +119,15 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         yield _failure(
             "settings", SettingsInvalid("no table is named to replicate", hint="--table DB.TABLE")
         )
-    yield from _source(settings)
-    yield from _broker(settings)
+    found: list[TableName] = []
+    yield from _source(settings, found)
+    yield from _broker(settings, found)
     yield _attempt("outbox", lambda: _outbox_words(check_outbox(settings.outbox.url)))
 
 
-def _source(settings: Settings) -> Iterator[Finding]:
+def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
+    """Look at RethinkDB; the tables that would be followed are added to ``found``."""
+    found += [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     try:
         with source.connected(rethinkdb_server(settings)) as rethinkdb:
             user, url = settings.rethinkdb.user, settings.rethinkdb.safe_url
@@ -123,34 +135,56 @@ def _source(settings: Settings) -> Iterator[Finding]:
                 "rethinkdb",
                 lambda: f"server {rethinkdb.server()!r} answers user {user!r} at {url}",
             )
-            for table in settings.tables:
-                fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
-                yield _attempt(
-                    f"table {table.name}",
-                    lambda table=table, fields=fields: (
-                        "can be read; its primary key is "  # type: ignore[misc]
-                        + repr(rethinkdb.table(table.full_name, fields))
-                    ),
-                )
+            for database in settings.databases:
+                try:
+                    tables = rethinkdb.tables(database)
+                except ReplicatorError as err:
+                    yield _failure(f"tables {database}.*", err)
+                    continue
+                found += [name for name in tables if name not in found]
+                yield Finding(f"tables {database}.*", ok=True, message=_tables_words(tables))
+            for name in found:
+                yield _attempt(f"table {name}", _table_look(rethinkdb, name, settings))
     except ReplicatorError as err:
         yield _failure("rethinkdb", err)
 
 
-def _broker(settings: Settings) -> Iterator[Finding]:
+def _tables_words(names: Sequence[TableName]) -> str:
+    if not names:
+        return "there is none yet; each is replicated as soon as it is created"
+    return f"{len(names)} now: {', '.join(name.table for name in names)}"
+
+
+def _table_look(
+    rethinkdb: source.SourceCheck, name: TableName, settings: Settings
+) -> Callable[[], str]:
+    table = settings.table(name)
+    fields = FieldRules()
+    if table is not None:
+        fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
+    return lambda: f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
+
+
+def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]:
     target = settings.rabbitmq
     broker = rabbitmq_broker(settings)
+    keys = _routing_keys(settings, found)
     try:
         with publisher.connected(broker) as rabbitmq:
             yield Finding(
                 "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.safe_url}"
             )
-            yield _attempt(
-                f"exchange {target.exchange}",
-                lambda: rabbitmq.exchange(_routing_key(settings)),
-            )
+            for exchange in settings.exchanges:
+                yield _attempt(
+                    f"exchange {exchange}",
+                    lambda exchange=exchange: rabbitmq.exchange(
+                        exchange, keys[exchange] or [_ANY_KEY]
+                    ),  # type: ignore[misc]
+                )
             yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
                 yield _attempt(f"queue {queue.name}", _queue_look(rabbitmq, queue))
+        yield Finding("bindings", ok=True, message=_bindings_words(settings, keys))
     except ReplicatorError as err:
         yield _failure("rabbitmq", err)
 
@@ -159,11 +193,42 @@ def _queue_look(rabbitmq: publisher.BrokerCheck, queue: Queue) -> Callable[[], s
     return lambda: rabbitmq.queue(queue)
 
 
-def _routing_key(settings: Settings) -> str:
-    """Return a key that the service would publish with: permissions can depend on it."""
-    for table in settings.tables:
-        return table.routing_key.format(table.database, table.table, Op.UPDATE.value)
-    return "replicator.check"
+def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, list[str]]:
+    """Return the keys that the service would publish with now, by exchange."""
+    keys: dict[str, list[str]] = {exchange: [] for exchange in settings.exchanges}
+    for name in found:
+        if (table := settings.table(name)) is not None:
+            exchange = table.exchange or settings.rabbitmq.exchange
+            keys[exchange] += [
+                table.routing_key.format(name.database, name.table, op.value) for op in Op
+            ]
+    return {exchange: list(dict.fromkeys(of_it)) for exchange, of_it in keys.items()}
+
+
+def _bindings_words(settings: Settings, keys: Mapping[str, Sequence[str]]) -> str:
+    """Say which routing keys no queue of the settings takes, and what cannot be known.
+
+    AMQP has no way to list bindings, and the broker looks for them only when it delivers a
+    message: a transaction that is rolled back returns nothing, so there is no trial without one.
+    """
+    queues = settings.rabbitmq.queues
+    unseen = "queues of others cannot be seen: AMQP lists no bindings without a delivery"
+    if not queues:
+        return f"rabbitmq.queues declares none, and {unseen}"
+    main = settings.rabbitmq.exchange
+    bindings = [binding for queue in queues for binding in queue.bindings]
+    matches = _MATCHES.get(settings.rabbitmq.exchange_type)
+    if matches is None:
+        return f"not compared on a {settings.rabbitmq.exchange_type} exchange; {unseen}"
+    lost = [
+        key if exchange == main else f"{key} (exchange {exchange})"
+        for exchange, of_it in keys.items()
+        for key in of_it
+        if exchange != main or not any(matches(binding, key) for binding in bindings)
+    ]
+    if not lost:
+        return f"rabbitmq.queues takes every routing key; {unseen}"
+    return f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be meant; {unseen}"
 
 
 def _outbox_words(facts: OutboxFacts) -> str:

@@ -6,14 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from replicator.cli import options, output
+from replicator.cli.naming import OfTable, complete_table
 from replicator.cli.status import recorded_feed
 from replicator.outbox import inspect
 from replicator.outbox.check import lock_holder
 from replicator.outbox.inspect import GapRow
-from replicator.outbox.operate import take_as_baseline
+from replicator.outbox.operate import request_resync, take_as_baseline
 
+_Table = Annotated[
+    str,
+    typer.Argument(metavar="TABLE", help="DATABASE.TABLE", autocompletion=complete_table),
+]
 app = typer.Typer(
-    help="Look at the feeds: where each table stands, and where changes may have been missed.",
+    help="The feeds: where each table stands, and where changes may have been missed.",
     epilog="Example: replicator feed gaps",
     no_args_is_help=True,
 )
@@ -66,9 +71,7 @@ def list_feeds(
 @app.command("gaps", epilog="Example: replicator feed gaps --table change_example.mytable")
 def gaps(
     *,
-    table: Annotated[
-        str | None, typer.Option("--table", metavar="DB.TABLE", help="Only this table.")
-    ] = None,
+    table: OfTable = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 100,
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
@@ -125,9 +128,35 @@ def _gap_facts(gap: GapRow) -> dict[str, Any]:
     }
 
 
+@app.command("resync", epilog="Example: replicator feed resync change_example.mytable")
+def resync(
+    table: _Table,
+    *,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """Compare a table with the index now, and publish what differs.
+
+    A running service opens the feed again within seconds, with a new snapshot, and records a gap
+    of the cause `requested`. Without one there is nothing to wait for: every start is a resync.
+    """
+    settings = options.settings_from(config, outbox__url=outbox)
+    request_resync(settings.outbox.url, table)
+    is_running = lock_holder(settings.outbox.url) is not None
+    if as_json:
+        output.print_object({"table": table, "resync": "now" if is_running else "next start"})
+    elif is_running:
+        output.console().print(f"the feed of {table} is opened again within seconds")
+    else:
+        output.console().print(
+            f"no replicator runs on this outbox: {table} is compared when one starts, as always"
+        )
+
+
 @app.command("baseline", epilog="Example: replicator feed baseline change_example.mytable")
 def baseline(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="DATABASE.TABLE")],
+    table: _Table,
     *,
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,

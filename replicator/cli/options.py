@@ -21,7 +21,11 @@ OutboxUrl = Annotated[
 ]
 Tables = Annotated[
     list[str] | None,
-    typer.Option("--table", metavar="DB.TABLE", help="A table to replicate; repeatable."),
+    typer.Option(
+        "--table",
+        metavar="DB.TABLE",
+        help="A table to replicate, or DB.* for all of a database; repeatable.",
+    ),
 ]
 RethinkDBUrl = Annotated[
     str | None,

@@ -3,28 +3,22 @@
 import itertools
 import time
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.text import Text
 
-from replicator.cli import options, output
-from replicator.errors import EntryUnknown
+from replicator.cli import change, export, options, output
+from replicator.cli.naming import OfState, OfTable, complete_entry, entry_numbers
 from replicator.outbox import inspect
 from replicator.outbox.inspect import EntryRow, Group, Selection
 
 app = typer.Typer(
-    help="Look at the outbox: the messages that RabbitMQ has not confirmed yet.",
+    help="The outbox: the messages that RabbitMQ has not confirmed yet.",
     epilog="Example: replicator outbox list --state parked",
     no_args_is_help=True,
 )
-
-
-class _State(StrEnum):
-    PENDING = "pending"
-    PARKED = "parked"
 
 
 def _age(captured_at: int, now: float) -> float:
@@ -52,10 +46,8 @@ def _facts(entry: EntryRow, now: float) -> dict[str, Any]:
 @app.command("list", epilog="Example: replicator outbox list --table change_example.mytable")
 def list_entries(  # noqa: PLR0913 -- an argument for each option
     *,
-    state: Annotated[_State | None, typer.Option("--state", help="Only this state.")] = None,
-    table: Annotated[
-        str | None, typer.Option("--table", metavar="DB.TABLE", help="Only this table.")
-    ] = None,
+    state: OfState = None,
+    table: OfTable = None,
     key: Annotated[
         str | None,
         typer.Option("--key", metavar="KEY", help="Only this document: its primary key."),
@@ -108,7 +100,12 @@ def _print_entries(found: Iterable[EntryRow], now: float) -> None:
 @app.command("show", epilog="Example: replicator outbox show 1024")
 def show(
     number: Annotated[
-        str, typer.Argument(metavar="ID", help="The entry's number, or a message id.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The entry's number, or a message id.",
+            autocompletion=complete_entry,
+        ),
     ],
     *,
     as_json: options.AsJson = False,
@@ -117,17 +114,9 @@ def show(
 ) -> None:
     """Show one entry whole."""
     settings = options.settings_from(config, outbox__url=outbox)
+    (wanted,) = entry_numbers(settings.outbox.url, [number])
     with inspect.reading(settings.outbox.url) as connection:
-        identity, _, digits = number.rpartition("-")
-        if identity and identity != inspect.outbox_id(connection):
-            raise EntryUnknown(
-                f"the message {number} is from another outbox",
-                hint="name the outbox with --outbox",
-            )
-        is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
-        if not is_number or int(digits) >= 2**63:
-            raise typer.BadParameter(f"{number!r} is not the number of an entry")
-        entry, body = inspect.show_entry(connection, int(digits))
+        entry, body = inspect.show_entry(connection, wanted)
     facts = _facts(entry, time.time())
     if as_json:
         output.print_object(facts | {"body": output.raw_or_text(body)})
@@ -182,3 +171,7 @@ def _group_facts(group: Group, now: float) -> dict[str, Any]:
         "oldest_captured_at": output.instant(group.oldest_captured_at),
         "oldest_age_seconds": _age(group.oldest_captured_at, now),
     }
+
+
+change.add_to(app)
+export.add_to(app)

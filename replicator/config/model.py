@@ -7,7 +7,7 @@ error messages are generated from them. Field descriptions are what users read.
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from replicator.config.section import ContradictionError, Count, Section, ShortName, text
 from replicator.config.servers import RabbitMQ, RethinkDB
@@ -18,7 +18,7 @@ from replicator.config.values import (
     parse_listen,
     parse_size,
 )
-from replicator.domain.model import TableName
+from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.log import Format, Level, redact_url
 
@@ -87,7 +87,7 @@ class Table(Section):
     """One replicated table."""
 
     name: Annotated[str, AfterValidator(check_table_name)] = Field(
-        description="`database.table` (`database.*` is not available yet)"
+        description="`database.table`, or `database.*`: every table of it, also those created later"
     )
     initial: Literal["publish", "baseline"] = Field(
         default="publish",
@@ -99,11 +99,13 @@ class Table(Section):
         description="may use `{db}`, `{table}` and `{op}`; at most 255 bytes when filled in",
     )
     exchange: ShortName | None = Field(
-        default=None, description="not available yet: every table uses `rabbitmq.exchange`"
+        default=None,
+        description="where its messages go instead of `rabbitmq.exchange`; declared like it",
     )
     envelope: Literal["change", "cloudevents", "debezium"] = Field(
         default="change",
-        description="`change` (`cloudevents` and `debezium` are not available yet)",
+        description="`change`, `cloudevents` (structured JSON, 1.0) or `debezium` (`before`, "
+        "`after`, `op`, `source`, `ts_ms`)",
     )
     exclude_fields: FieldNames = Field(
         default=(), description="fields that never leave the database"
@@ -116,22 +118,6 @@ class Table(Section):
         description="keep each document in the index, so that messages of a resync carry "
         "`old_val` too",
     )
-
-    @field_validator("exchange")
-    @classmethod
-    def _exchange_is_not_built(cls, exchange: str | None) -> str | None:
-        if exchange is not None:
-            raise ValueError(
-                "an exchange per table is not available yet in this version: set rabbitmq.exchange"
-            )
-        return exchange
-
-    @field_validator("envelope")
-    @classmethod
-    def _envelope_is_built(cls, envelope: str) -> str:
-        if envelope != "change":
-            raise ValueError("is not available yet in this version: only change is")
-        return envelope
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -186,3 +172,26 @@ class Settings(Section):
             if name in names[:position]:
                 raise ContradictionError("tables", f"names {name} twice")
         return self
+
+    @property
+    def databases(self) -> list[str]:
+        """The databases whose tables are all replicated."""
+        return [table.database for table in self.tables if table.full_name.is_pattern]
+
+    @property
+    def exchanges(self) -> list[str]:
+        """All exchanges that messages may go to; ``rabbitmq.exchange`` is the first."""
+        others = (table.exchange for table in self.tables)
+        return list(dict.fromkeys([self.rabbitmq.exchange, *filter(None, others)]))
+
+    @property
+    def exchange_by_table(self) -> dict[TableName, str]:
+        """The exchange of each entry of `tables`, in full.
+
+        An entry that names none has `rabbitmq.exchange`, also where its whole database has another.
+        """
+        return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
+
+    def table(self, name: TableName) -> Table | None:
+        """Return the options of a table: its own entry, else that of its whole database."""
+        return of_table({each.full_name: each for each in self.tables}, name)

@@ -140,11 +140,7 @@ def format_size(size: int) -> str:
 
 
 def check_table_name(name: str) -> str:
-    """Accept ``database.table``; ``database.*`` is understood, and refused until it is built."""
+    """Accept ``database.table`` and ``database.*``."""
     if not _TABLE_NAME.fullmatch(name):
         raise ValueError("must be DATABASE.TABLE, each of the letters a-z and A-Z, digits, _ and -")
-    if name.endswith(".*"):
-        raise ValueError(
-            "a whole database is not available yet in this version: name each of its tables"
-        )
     return name

@@ -1,23 +1,129 @@
-"""The message body that consumers see: the ``change`` envelope.
+"""The bodies that consumers see: the envelopes ``change``, ``cloudevents`` and ``debezium``.
 
-Exactly two keys, as in RethinkDB's own tutorial; the values are the bytes that RethinkDB sent.
+In each of them the values are the bytes that RethinkDB sent. A body is made when a change is
+captured and kept as it is: entries from before a changed setting keep their form.
 """
 
+import datetime as dt
 import json
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-Envelope = Callable[[bytes | msgspec.Raw, bytes | msgspec.Raw], bytes]
-"""From the old and the new document (raw JSON, ``null`` for none) to a body."""
+from replicator.domain.message import message_id
+from replicator.domain.model import Entry, Op, Origin, TableName
+
+Wrap = Callable[[bytes | msgspec.Raw, bytes | msgspec.Raw], bytes]
+"""From the old and the new document (raw JSON, ``null`` for none) to a body, or to its core."""
+Seal = Callable[[Entry], bytes]
+"""From an entry whose body is such a core to the body: for what only an entry has."""
 
 NULL: Final = b"null"
+STRUCTURED: Final = b'{"specversion":'
+"""How a body begins that is a CloudEvent, and no other does."""
+
+_CONNECTOR: Final = "rethinkdb"
+_OPS: Final = {Op.CREATE: b"c", Op.UPDATE: b"u", Op.DELETE: b"d"}
+_EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 
 def change_envelope(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> bytes:
     """Return ``{"old_val": …, "new_val": …}`` around raw JSON values."""
     return b'{"old_val":%b,"new_val":%b}' % (old, new)
+
+
+class Envelope(NamedTuple):
+    """How the bodies of a table are made: in one step, or in two."""
+
+    wrap: Wrap = change_envelope
+    seal: Seal | None = None
+
+
+def envelope(form: str, outbox: str, name: TableName, version: str) -> Envelope:
+    """Return the envelope of a table.
+
+    Args:
+        form: ``change``, ``cloudevents`` or ``debezium``.
+        outbox: the 8 characters in front of each message id.
+        name: which table.
+        version: this program's.
+
+    Raises:
+        ValueError: there is no such envelope.
+    """
+    match form:
+        case "change":
+            return Envelope()
+        case "cloudevents":
+            return Envelope(seal=_cloud_event(outbox, name))
+        case "debezium":
+            return Envelope(_before_and_after, _debezium(outbox, name, version))
+    raise ValueError(f"an envelope {form!r}")
+
+
+def _cloud_event(outbox: str, name: TableName) -> Seal:
+    """Return what makes a CloudEvent 1.0 in the structured mode of JSON (its JSON Event Format).
+
+    The subject is the primary key as JSON text: it tells 1 from "1", and it is never empty, which
+    the specification does not allow.
+    """
+    source = f"/rethinkdb/{name.database}/{name.table}".encode()
+
+    def seal(entry: Entry) -> bytes:
+        return (
+            STRUCTURED + b'"1.0","id":"%b","source":"%b","type":"replicator.document.%b",'
+            b'"subject":%b,"time":"%b","origin":"%b",'
+            b'"datacontenttype":"application/json","data":%b}'
+        ) % (
+            message_id(outbox, entry.number).encode(),
+            source,
+            entry.op.value.encode(),
+            json.dumps(entry.key).encode(),
+            _instant(entry.captured_at).encode(),
+            entry.origin.value.encode(),
+            entry.body,
+        )
+
+    return seal
+
+
+def _before_and_after(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> bytes:
+    return b'{"before":%b,"after":%b' % (old, new)
+
+
+def _debezium(outbox: str, name: TableName, version: str) -> Seal:
+    """Return what completes an event as Debezium's JSON converter writes it without a schema.
+
+    A document of a table's first snapshot is a read (``r``). What a later comparison finds is
+    what happened meanwhile, so it has the operation of a change.
+    """
+    head = (
+        f'"version":{json.dumps(version)},"connector":"{_CONNECTOR}","name":"{outbox}",'
+        f'"db":"{name.database}","table":"{name.table}"'
+    ).encode()
+
+    def seal(entry: Entry) -> bytes:
+        is_first = entry.origin is Origin.SNAPSHOT
+        milliseconds = entry.captured_at // 1000
+        return b'%b,"op":"%b","source":{%b,"ts_ms":%d,"snapshot":"%b","sequence":"%b",%b},%b}' % (
+            entry.body,
+            b"r" if is_first else _OPS[entry.op],
+            head,
+            milliseconds,
+            b"true" if is_first else b"false",
+            b'[\\"%d\\"]' % entry.number,
+            b'"key":%b,"origin":"%b"'
+            % (json.dumps(entry.key).encode(), entry.origin.value.encode()),
+            b'"ts_ms":%d,"transaction":null' % milliseconds,
+        )
+
+    return seal
+
+
+def _instant(microseconds: int) -> str:
+    moment = _EPOCH + dt.timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def key_document(primary_key: str, key: str) -> bytes:

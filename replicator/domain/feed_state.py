@@ -15,6 +15,7 @@ class FeedState(StrEnum):
     INITIALIZING = "initializing"  # the snapshot is read and compared
     READY = "ready"  # every change is captured as it happens
     PAUSED = "paused"  # the outbox is full; nothing is read
+    DROPPED = "dropped"  # the table is gone and its deletes are captured
 
 
 class FeedEvent(StrEnum):
@@ -26,11 +27,13 @@ class FeedEvent(StrEnum):
     PAUSED = "paused"
     RESUMED_SNAPSHOT = "resumed snapshot"
     RESUMED = "resumed"
+    DROPPED = "dropped"
 
 
 TRANSITIONS: Final[dict[tuple[FeedState, FeedEvent], FeedState]] = {
     (FeedState.LOST, FeedEvent.OPENED): FeedState.INITIALIZING,
     (FeedState.LOST, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.LOST, FeedEvent.DROPPED): FeedState.DROPPED,
     (FeedState.INITIALIZING, FeedEvent.COMPARED): FeedState.READY,
     (FeedState.INITIALIZING, FeedEvent.LOST): FeedState.LOST,
     (FeedState.INITIALIZING, FeedEvent.PAUSED): FeedState.PAUSED,
@@ -39,6 +42,7 @@ TRANSITIONS: Final[dict[tuple[FeedState, FeedEvent], FeedState]] = {
     (FeedState.PAUSED, FeedEvent.RESUMED_SNAPSHOT): FeedState.INITIALIZING,
     (FeedState.PAUSED, FeedEvent.RESUMED): FeedState.READY,
     (FeedState.PAUSED, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.DROPPED, FeedEvent.LOST): FeedState.LOST,
 }
 
 

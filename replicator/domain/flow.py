@@ -3,11 +3,11 @@
 The source and the publisher never import the outbox, nor each other; they meet at these types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from replicator.domain.feed_document import Change
-from replicator.domain.model import Cause, Entry
+from replicator.domain.model import Cause, Entry, TableName
 
 
 class FeedOpened(NamedTuple):
@@ -51,10 +51,38 @@ class FeedClosed(NamedTuple):
 FeedItem = FeedOpened | FeedBatch | SnapshotRead | FeedClosed
 
 
+class TableSettings(NamedTuple):
+    """What the store must know of a table that is replicated."""
+
+    name: TableName
+    projection: str  # which fields the feed shows, as stable text
+    keep_documents: bool
+    is_baseline: bool
+    envelope: str = "change"
+
+
+class TableFound(NamedTuple):
+    """A table is there that is to be replicated: it gets its feed."""
+
+    table: TableSettings
+    at: int
+
+
+class TableDropped(NamedTuple):
+    """A table is gone for good and its changefeed is closed: its documents are deletes."""
+
+    name: TableName
+    at: int
+
+
+Item = FeedItem | TableFound | TableDropped
+"""What the store takes in."""
+
+
 class FeedSink(Protocol):
     """Where readers hand over what they read."""
 
-    def put(self, item: FeedItem) -> bool:
+    def put(self, item: Item) -> bool:
         """Hand an item over, waiting for room; False when the store takes no more (shutdown)."""
         ...
 
@@ -69,4 +97,15 @@ class EntrySink(Protocol):
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Hand over committed entries in the order of their numbers; never waits."""
+        ...
+
+    def readmit(self, entries: Sequence[Entry]) -> None:
+        """Hand over entries that were redriven, and may be older than those before; never waits."""
+        ...
+
+    def withdraw(self, numbers: Collection[int]) -> None:
+        """Take back entries that an operator parked or discarded; never waits.
+
+        What is in flight by then may be delivered.
+        """
         ...

@@ -12,6 +12,7 @@ from replicator.domain.model import Entry, Origin, TableName
 
 ORIGIN_HEADER: Final = "x-replicator-origin"
 CONTENT_TYPE: Final = "application/json"
+STRUCTURED_TYPE: Final = "application/cloudevents+json"
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 

@@ -4,9 +4,9 @@ Owns the vocabulary of the data path; decides nothing. Instants are integers of 
 since the epoch (UTC) on the hot path, since a million of them may wait in an outbox.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -60,6 +60,12 @@ class Known(NamedTuple):
     document: bytes | None = None  # kept only where ``keep_documents`` asks for it
 
 
+EVERY: Final = "*"
+"""In the place of a table's name: every table of the database."""
+
+Option = TypeVar("Option")
+
+
 class TableName(NamedTuple):
     """A table's full name."""
 
@@ -69,6 +75,21 @@ class TableName(NamedTuple):
     def __str__(self) -> str:
         """Return ``database.table``, as in settings, metrics and records."""
         return f"{self.database}.{self.table}"
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it stands for every table of its database."""
+        return self.table == EVERY
+
+    @property
+    def pattern(self) -> "TableName":
+        """The name that stands for every table of its database."""
+        return TableName(self.database, EVERY)
+
+
+def of_table(options: Mapping[TableName, Option], name: TableName) -> Option | None:
+    """Return what is set for a table: by its own name, else for its whole database."""
+    return options.get(name, options.get(name.pattern))
 
 
 class Returned(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from replicator.domain.envelope import NULL, Envelope, change_envelope, key_document
+from replicator.domain.envelope import NULL, Seal, Wrap, change_envelope, key_document
 from replicator.domain.feed_document import Change, is_absent
 from replicator.domain.model import Known, Op, Origin
 from replicator.domain.seen_rows import SeenRows
@@ -64,7 +64,8 @@ class TableRules:
 
     primary_key: str
     keep_documents: bool = False
-    envelope: Envelope = field(default=change_envelope)
+    wrap: Wrap = field(default=change_envelope)
+    seal: Seal | None = None  # completes a body that has something of its entry in it
 
 
 def digest(document: bytes | msgspec.Raw) -> bytes:
@@ -164,7 +165,7 @@ def reconcile(
             raise ValueError(f"a feed element of type {change.type!r}")
         new = NULL if is_absent(change.new_val) else change.new_val
         old = NULL if is_absent(change.old_val) else change.old_val
-        drafts.append(Draft(key, op, Origin.FEED, rules.envelope(old, new)))
+        drafts.append(Draft(key, op, Origin.FEED, rules.wrap(old, new)))
         if op is Op.DELETE:
             index.remove(key)
             if snapshot is not None and snapshot.absorb_unknown:
@@ -200,12 +201,12 @@ def _compare(
     kept = bytes(change.new_val) if rules.keep_documents else None
     if row is None or row.digest == DELETED:
         if row is not None or not snapshot.absorb_unknown:
-            body = rules.envelope(NULL, change.new_val)
+            body = rules.wrap(NULL, change.new_val)
             origin = snapshot.origin if row is None else Origin.RESYNC
             drafts.append(Draft(key, Op.CREATE, origin, body))
     elif not snapshot.absorb_changed:
         old = row.document if row.document is not None else NULL
-        body = rules.envelope(old, change.new_val)
+        body = rules.wrap(old, change.new_val)
         drafts.append(Draft(key, Op.UPDATE, Origin.RESYNC, body))
     return index.put(key, new_digest, kept)
 
@@ -223,5 +224,5 @@ def deletes(
         if row.digest == DELETED:
             continue
         old = row.document if row.document is not None else key_document(rules.primary_key, key)
-        drafts.append(Draft(key, Op.DELETE, Origin.RESYNC, rules.envelope(old, NULL)))
+        drafts.append(Draft(key, Op.DELETE, Origin.RESYNC, rules.wrap(old, NULL)))
     return drafts, gone

@@ -53,3 +53,27 @@ class RoutingKey:
     def longest(self, db: str, table: str) -> int:
         """Count the bytes of the longest key that a message of this table can have."""
         return max(len(self.format(db, table, op).encode()) for op in Op)
+
+
+def is_matched(binding: str, routing_key: str) -> bool:
+    """Return whether a topic exchange's binding takes a routing key.
+
+    A word is what stands between dots; ``*`` is one word and ``#`` any number of them, also none.
+    """
+    # Where in the binding one can be after so many words of the key: each step is of one word.
+    words = binding.split(".")
+
+    def skipping(places: set[int]) -> set[int]:
+        reached = set(places)
+        for place in sorted(places):
+            while place < len(words) and words[place] == "#":
+                place += 1  # noqa: PLW2901 -- "#" may stand for nothing
+                reached.add(place)
+        return reached
+
+    places = skipping({0})
+    for word in routing_key.split("."):
+        after = {place for place in places if place < len(words) and words[place] == "#"}
+        after |= {place + 1 for place in places if words[place : place + 1] in (["*"], [word])}
+        places = skipping(after)
+    return len(words) in places

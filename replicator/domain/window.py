@@ -13,20 +13,26 @@ Entries are in exactly one place:
       is in use   └──▶ waiting ──▶ due       └─ refused for good, or returned ──▶ parked, dropped
 
 A lost channel puts everything that is not settled back to ready, in the order of the numbers.
+What an operator parks or discards is withdrawn: taken out, or, in flight, not sent again. What is
+redriven is readmitted among those that are ready, in the order of the numbers.
 Pure: the caller says what the time is; delivery tags are counted here as RabbitMQ counts them.
 """
 
+import bisect
 import heapq
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from replicator.domain.model import Entry, Returned
 
 Document = tuple[int, str]
 """A document: its feed and its key."""
+
+_NUMBER: Final = attrgetter("number")
 
 
 class Limits(NamedTuple):
@@ -74,6 +80,7 @@ class Window:
         self._in_flight: dict[int, InFlight] = {}
         self._returned: dict[int, Returned] = {}
         self._attempts: dict[int, int] = {}
+        self._withdrawn: set[int] = set()  # of those in flight
         self._next_tag = 1
         self._bytes = 0
         self._bytes_in_flight = 0
@@ -137,6 +144,64 @@ class Window:
             self._ready.append(entry)
             self._bytes += len(entry.body)
 
+    def readmit(self, entries: Iterable[Entry]) -> None:
+        """Add redriven entries, in any order; those that are still here stay where they are.
+
+        Each goes before newer entries of its document that wait or were refused, and after what
+        is in flight: a document has one message in flight at a time.
+        """
+        others = itertools.chain(self._ready, self._due, *filter(None, self._in_use.values()))
+        present = {entry.number for entry in others}
+        present |= {number for _, number, _ in self._retry}
+        present |= {flight.entry.number for flight in self._in_flight.values()}
+        new = {entry.number: entry for entry in entries}
+        self._withdrawn -= new.keys()
+        added = [entry for number, entry in new.items() if number not in present]
+        self._bytes += sum(len(entry.body) for entry in added)
+        again = self._hold_back({(entry.feed_id, entry.key) for entry in added})
+        self._ready = deque(sorted([*self._ready, *added, *again], key=_NUMBER))
+
+    def _hold_back(self, documents: set[Document]) -> list[Entry]:
+        """Take back what is not in flight of these documents, so that an older entry goes first."""
+        back: list[Entry] = []
+        for entry in [*self._due, *(entry for _, _, entry in self._retry)]:
+            document = (entry.feed_id, entry.key)
+            if document in documents:
+                queue = self._in_use.pop(document) or ()
+                self._waiting -= len(queue)
+                back += [entry, *queue]
+        gone = {entry.number for entry in back}
+        self._due = deque(entry for entry in self._due if entry.number not in gone)
+        self._retry = [each for each in self._retry if each[1] not in gone]
+        heapq.heapify(self._retry)
+        return back
+
+    def withdraw(self, numbers: Collection[int]) -> None:
+        """Take out what an operator parked or discarded; unknown numbers are nothing wrong.
+
+        What is in flight cannot be called back. It stays until its answer comes, and is not sent
+        again whatever that is.
+        """
+        gone = set(numbers)
+        self._withdrawn |= gone & {each.entry.number for each in self._in_flight.values()}
+        self._take_out(gone)
+        for document, queue in self._in_use.items():
+            if queue and any(entry.number in gone for entry in queue):
+                self._in_use[document] = kept = self._without(queue, gone)
+                self._waiting -= len(queue) - len(kept)
+        held = [*self._due, *(entry for _, _, entry in self._retry)]
+        self._due = deque(entry for entry in self._due if entry.number not in gone)
+        self._retry = [each for each in self._retry if each[1] not in gone]
+        heapq.heapify(self._retry)
+        # Order matters: those that wait are gone by now, or one of them would be let go here.
+        for entry in held:
+            if entry.number in gone:
+                self.settle(entry)
+
+    def is_withdrawn(self, number: int) -> bool:
+        """Whether this entry, which is in flight or was just answered, was withdrawn."""
+        return number in self._withdrawn
+
     def take(self, now: float) -> list[Entry]:
         """Return the entries to publish now, in order, and count them as in flight.
 
@@ -159,7 +224,11 @@ class Window:
                 queue = in_use[document]
                 if queue is None:
                     queue = in_use[document] = deque()
-                queue.append(entry)
+                # Only a redriven entry is older than one that waits already.
+                if queue and queue[-1].number > entry.number:
+                    bisect.insort(queue, entry, key=_NUMBER)
+                else:
+                    queue.append(entry)
                 self._waiting += 1
             else:
                 in_use[document] = None
@@ -198,15 +267,20 @@ class Window:
         return refused
 
     def retry(self, entry: Entry, now: float) -> None:
-        """Send an entry that is out of flight again after its backoff; its document waits."""
+        """Send an entry that is out of flight again after its backoff; its document waits.
+
+        One that was withdrawn is forgotten instead.
+        """
+        if entry.number in self._withdrawn:
+            self.settle(entry)
+            return
         attempt = self._attempts.get(entry.number, 0) + 1
         self._attempts[entry.number] = attempt
         heapq.heappush(self._retry, (now + self._backoff(attempt), entry.number, entry))
 
     def settle(self, entry: Entry) -> None:
         """Forget an entry that is out of flight, and let the next of its document go."""
-        self._bytes -= len(entry.body)
-        self._attempts.pop(entry.number, None)
+        self._forget(entry)
         document = (entry.feed_id, entry.key)
         queue = self._in_use[document]
         if queue:
@@ -218,35 +292,48 @@ class Window:
     def lost(self) -> list[Entry]:
         """Put everything that is not settled back in order: the channel is gone.
 
-        Returns what was in flight. Whether those messages arrived is unknown; they are sent
-        again, with the same message ids. A new channel counts its delivery tags from 1.
+        Returns what was in flight and not withdrawn. Whether those messages arrived is unknown;
+        they are sent again, with the same message ids. A new channel counts its delivery tags
+        from 1.
         """
-        in_flight = [flight.entry for flight in self._in_flight.values()]
+        withdrawn = set(self._withdrawn)
+        in_flight = self._without([each.entry for each in self._in_flight.values()], withdrawn)
         waiting = [entry for queue in self._in_use.values() if queue for entry in queue]
         again = [*in_flight, *waiting, *self._due, *(entry for _, _, entry in self._retry)]
-        again.sort(key=lambda entry: entry.number)
-        # Order matters: entries in `ready` have larger numbers than all that were taken from it.
-        # Anywhere else than in front of them, an older entry would be delivered last.
-        self._ready.extendleft(reversed(again))
+        # Order matters: in any other order than that of the numbers, an older entry of a document
+        # would be delivered last. What is redriven can be older than what was taken before it.
+        self._ready = deque(sorted([*again, *self._ready], key=_NUMBER))
         self._due.clear()
         self._retry.clear()
         self._in_use.clear()
         self._in_flight.clear()
         self._returned.clear()
+        self._withdrawn.clear()
         self._waiting = 0
         self._bytes_in_flight = 0
         self._next_tag = 1
-        return in_flight
+        return list(in_flight)
 
     def remove(self, numbers: Sequence[int]) -> list[Entry]:
         """Take entries out that are not to be published; only directly after `lost`."""
-        gone = set(numbers)
+        return self._take_out(set(numbers))
+
+    def _take_out(self, gone: set[int]) -> list[Entry]:
         removed = [entry for entry in self._ready if entry.number in gone]
-        self._ready = deque(entry for entry in self._ready if entry.number not in gone)
-        for entry in removed:
-            self._bytes -= len(entry.body)
-            self._attempts.pop(entry.number, None)
+        self._ready = self._without(self._ready, gone)
         return removed
+
+    def _without(self, entries: Collection[Entry], gone: set[int]) -> deque[Entry]:
+        """Return the entries that stay, and forget those that are gone."""
+        for entry in entries:
+            if entry.number in gone:
+                self._forget(entry)
+        return deque(entry for entry in entries if entry.number not in gone)
+
+    def _forget(self, entry: Entry) -> None:
+        self._bytes -= len(entry.body)
+        self._attempts.pop(entry.number, None)
+        self._withdrawn.discard(entry.number)
 
     def _has_place(self, entry: Entry) -> bool:
         if not self._in_flight:

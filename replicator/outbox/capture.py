@@ -7,20 +7,33 @@ from the same items, with the same result.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection
 
 from replicator.domain.feed_document import key_reader
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.flow import (
+    FeedBatch,
+    FeedClosed,
+    FeedOpened,
+    Item,
+    SnapshotRead,
+    TableDropped,
+    TableFound,
+    TableSettings,
+)
 from replicator.domain.model import Cause, Entry, Op, Origin, TableName
-from replicator.domain.reconcile import Draft, SnapshotRules, TableRules, deletes, reconcile
+from replicator.domain.reconcile import Draft, SnapshotRules, deletes, reconcile
 from replicator.domain.seen_rows import SeenRows
 from replicator.fault_points import FaultPoint, reach
 from replicator.outbox import feeds, index
+from replicator.outbox.feed import Feed, Snapshot
 from replicator.outbox.feeds import Gap
+
+__all__ = ["Capture", "Feed", "Snapshot"]
 
 _SWEEP_ROWS: Final = 5000
 _REPAIRS: Final = {Op.CREATE: "created", Op.UPDATE: "updated", Op.DELETE: "deleted"}
@@ -31,47 +44,6 @@ _PROGRESS_EVERY: Final = 1_000_000  # microseconds
 # is cut off from a primary notices after 10 seconds, its default; 14.5 were measured.
 _ON_ITS_WAY: Final = 1_000_000  # microseconds
 _ON_ITS_WAY_IN_A_SPLIT: Final = 15_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A snapshot under way."""
-
-    rules: SnapshotRules
-    seen: SeenRows
-    key_name: str  # the primary key of the documents that were in the index before
-    is_read: bool = False  # the feed said ready; what was not seen is looked for
-    swept_to: str | None = None  # the last key that was looked at
-
-
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """Where a feed stands, as the store knows it."""
-
-    id: int
-    name: TableName
-    rules: TableRules
-    is_baseline: bool
-    projection: str
-    absorb_changed: bool
-    indexed_key: str | None = None  # the primary key of the documents in the index
-    state: FeedState = FeedState.LOST
-    table_id: str | None = None
-    opened_at: int | None = None
-    alive_at: int | None = None
-    first_ready_at: int | None = None
-    ready_at: int | None = None
-    changed_at: int | None = None
-    state_since: int = 0
-    saved_at: int = 0
-    captured: int = 0
-    compared: int = 0
-    skipped: int = 0
-    gap: Gap | None = None
-    is_restarted: bool = True  # not opened yet by this process
-    snapshot: Snapshot | None = None
-    last_error: str | None = None
-    last_error_at: int | None = None
 
 
 class Capture:
@@ -88,9 +60,14 @@ class Capture:
         *,
         last_number: int,
         next_row_id: int,
+        register: Callable[[TableSettings], Feed],
     ) -> None:
-        """Begin with what the store knew after the last commit."""
+        """Begin with what the store knew after the last commit.
+
+        ``register`` makes or finds the feed of a table that was found, in this transaction.
+        """
         self._connection = connection
+        self._register = register
         self.feeds: dict[int, Feed] = dict(all_feeds)
         self.last_number = last_number
         self.next_row_id = next_row_id
@@ -98,9 +75,17 @@ class Capture:
         self.tally: Counter[tuple[str, ...]] = Counter()
         self.notes: list[tuple[str, dict[str, object]]] = []
         self.fault_points: list[FaultPoint] = []  # reached by the commit
+        self.found: list[Feed] = []  # of tables that were found
+        self.dropped: list[Feed] = []  # those that are done with
 
-    def handle(self, item: FeedItem) -> None:
+    def handle(self, item: Item) -> None:
         """Do what one item asks for."""
+        if isinstance(item, TableFound):
+            self._find(item)
+            return
+        if isinstance(item, TableDropped):
+            self._drop(item)
+            return
         feed = self.feeds[item.feed_id]
         match item:
             case FeedBatch():
@@ -136,8 +121,69 @@ class Capture:
             self.feeds[feed.id] = dataclasses.replace(feed, snapshot=swept)
             self.fault_points.append(FaultPoint.SWEEP_PART)
             return True
-        self._complete(feed, now)
+        if feed.is_dropped:
+            self._end(feed, now)
+        else:
+            self._complete(feed, now)
         return False
+
+    def _feed_of(self, name: TableName) -> Feed | None:
+        return next((feed for feed in self.feeds.values() if feed.name == name), None)
+
+    def _find(self, item: TableFound) -> None:
+        feed = self._feed_of(item.table.name) or self._register(item.table)
+        if feed.is_dropped:
+            # Created again while its deletes were looked for: the new table's first comparison
+            # finds the rest of them.
+            feed = dataclasses.replace(feed, is_dropped=False, snapshot=None)
+        self.feeds[feed.id] = feed
+        self.found.append(feed)
+
+    def _drop(self, item: TableDropped) -> None:
+        """Compare the index with an empty snapshot, which `sweep` then does."""
+        feed = self._feed_of(item.name)
+        if feed is None:
+            return  # it was done with before
+        gap = feed.gap
+        if gap is None and feed.opened_at is not None:
+            cause = Cause.START if feed.is_restarted else Cause.ABORTED
+            gap = self._record_gap(feed, cause, feed.alive_at or feed.opened_at)
+        key_name = feed.rules.primary_key if feed.indexed_key is None else feed.indexed_key
+        self.feeds[feed.id] = dataclasses.replace(
+            feed,
+            state=next_state(feed.state, FeedEvent.LOST),
+            state_since=item.at,
+            gap=gap,
+            is_dropped=True,
+            snapshot=Snapshot(SnapshotRules(Origin.RESYNC), SeenRows(), key_name, is_read=True),
+            last_error="the table was dropped: its deletes are being captured",
+            last_error_at=item.at,
+        )
+
+    def _end(self, feed: Feed, now: int) -> None:
+        """Close the feed of a table that is gone: one that is made again is a new one."""
+        facts: dict[str, object] = {"table": str(feed.name)}
+        if feed.gap is not None:
+            *_, facts["deleted"] = feeds.close_gap(self._connection, feed.gap.id, now)
+        feeds.save(
+            self._connection,
+            feed.id,
+            state=next_state(feed.state, FeedEvent.DROPPED).value,
+            table_id=None,
+            primary_key=None,
+            absorb_changed=0,
+            opened_at=None,
+            alive_at=now,
+            first_ready_at=None,
+            ready_at=None,
+            captured=feed.captured,
+            snapshot_documents=0,
+            last_error=None,
+            last_error_at=None,
+        )
+        del self.feeds[feed.id]
+        self.dropped.append(feed)
+        self.notes.append(("table was dropped, its deletes are captured", facts))
 
     def _open(self, feed: Feed, item: FeedOpened) -> None:
         gap = feed.gap
@@ -223,10 +269,16 @@ class Capture:
     def _add(self, feed: Feed, drafts: Sequence[Draft], at: int) -> Feed:
         """Give drafts their numbers; save the feed's progress when there is reason to."""
         counts: Counter[tuple[Op, Origin]] = Counter()
+        first = len(self.new_entries)
         for key, op, origin, body in drafts:
             self.last_number += 1
             self.new_entries.append(Entry(self.last_number, feed.id, key, op, origin, body, at))
             counts[op, origin] += 1
+        if (seal := feed.rules.seal) is not None:
+            self.new_entries[first:] = [
+                msgspec.structs.replace(entry, body=seal(entry))
+                for entry in self.new_entries[first:]
+            ]
         repairs: dict[str, int] = {}
         for (op, origin), count in counts.items():
             self.tally["captured", str(feed.name), op.value, origin.value] += count

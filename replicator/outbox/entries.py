@@ -7,11 +7,11 @@ once from the declared tables and run with plain tuples.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Entry, Failure, Op, Origin
-from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
+from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import PARKED, PENDING, entries, feeds
 
 _DIALECT: Final = sqlite.dialect()
@@ -28,7 +28,10 @@ _APPEND: Final = str(
 )
 _SETTLE: Final = str(
     delete(entries)
-    .where(entries.c.id.between(bindparam("first"), bindparam("last")))
+    .where(
+        entries.c.id.between(bindparam("first"), bindparam("last")),
+        entries.c.state == literal_column(f"'{PENDING}'"),  # no parameter: two go with a run
+    )
     .compile(dialect=_DIALECT)
 )
 _PAGE: Final = (
@@ -41,7 +44,11 @@ _PAGE: Final = (
         entries.c.body,
         entries.c.captured_at,
     )
-    .where(entries.c.id > bindparam("after"), entries.c.state == PENDING)
+    .where(
+        entries.c.id > bindparam("after"),
+        entries.c.id <= bindparam("up_to"),
+        entries.c.state == PENDING,
+    )
     .order_by(entries.c.id)
     .limit(bindparam("most"))
 )
@@ -108,17 +115,19 @@ def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def settle(connection: Connection, numbers: Iterable[int]) -> None:
-    """Delete entries that RabbitMQ has confirmed; safe to repeat.
+def settle(connection: Connection, numbers: Iterable[int]) -> int:
+    """Delete entries that RabbitMQ has confirmed; safe to repeat. Returns how many there were.
 
-    Only the given numbers go: a run has no number in it that was not given.
+    Only the given numbers go: a run has no number in it that was not given. An entry that an
+    operator has parked meanwhile stays.
     """
     ranges = list(runs(numbers))
-    if ranges:
-        connection.exec_driver_sql(_SETTLE, ranges)
+    return connection.exec_driver_sql(_SETTLE, ranges).rowcount if ranges else 0
 
 
-def page(connection: Connection, *, after: int, most: int, most_bytes: int) -> Page:
+def page(
+    connection: Connection, *, after: int, most: int, most_bytes: int, up_to: int = MOST
+) -> Page:
     """Read pending entries back in the order of their numbers.
 
     Args:
@@ -126,6 +135,7 @@ def page(connection: Connection, *, after: int, most: int, most_bytes: int) -> P
         after: the highest number that was read before.
         most: at most so many entries.
         most_bytes: stop after the entry whose body goes over this; one entry always comes.
+        up_to: the highest number that is wanted.
 
     Raises:
         OutboxUnusable: a row is none that was written here. What a body says is not looked at: it
@@ -134,7 +144,7 @@ def page(connection: Connection, *, after: int, most: int, most_bytes: int) -> P
     found: list[tuple[Any, ...]] = []
     size = 0
     is_cut = False
-    with connection.execute(_PAGE, {"after": after, "most": most}) as rows:
+    with connection.execute(_PAGE, {"after": after, "up_to": up_to, "most": most}) as rows:
         for row in rows:
             found.append(tuple(row))
             size += len(row.body) if isinstance(row.body, bytes) else 0
@@ -160,12 +170,16 @@ def record_failures(connection: Connection, failures: Sequence[Failure]) -> None
         )
 
 
-def park(connection: Connection, failures: Sequence[Failure]) -> None:
-    """Set entries aside for the operator; they are not published until redriven."""
+def park(connection: Connection, failures: Sequence[Failure]) -> int:
+    """Set entries aside for the operator; they are not published until redriven.
+
+    Returns how many were pending until now.
+    """
+    parked = 0
     if failures:
-        connection.execute(
+        parked = connection.execute(
             update(entries)
-            .where(entries.c.id == bindparam("number"))
+            .where(entries.c.id == bindparam("number"), entries.c.state == PENDING)
             .values(
                 state=PARKED,
                 attempts=entries.c.attempts + 1,
@@ -173,7 +187,8 @@ def park(connection: Connection, failures: Sequence[Failure]) -> None:
                 last_error=bindparam("error"),
             ),
             [{"number": f.number, "why": f.reason, "error": f.text} for f in failures],
-        )
+        ).rowcount
+    return parked
 
 
 def totals(connection: Connection) -> Totals:

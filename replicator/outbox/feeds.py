@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -158,6 +158,17 @@ def names(connection: Connection) -> dict[int, TableName]:
     rows = connection.execute(select(feeds.c.id, feeds.c.database_name, feeds.c.table_name))
     found = sound(map(tuple, rows), _NameRow, feeds.name)
     return {row.id: TableName(row.database, row.table) for row in found}
+
+
+def not_dropped(connection: Connection, databases: Collection[str]) -> list[TableName]:
+    """Return the tables of these databases whose deletes are not all captured."""
+    rows = connection.execute(
+        select(feeds.c.id, feeds.c.database_name, feeds.c.table_name).where(
+            feeds.c.database_name.in_(databases), feeds.c.state != FeedState.DROPPED.value
+        )
+    )
+    found = sound(map(tuple, rows), _NameRow, feeds.name)
+    return [TableName(row.database, row.table) for row in found]
 
 
 def open_gap(connection: Connection, feed_id: int) -> Gap | None:

@@ -8,9 +8,10 @@ side never waits: what it hands over is bounded by its window.
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from replicator.domain.flow import FeedBatch, FeedItem
+from replicator.domain.flow import FeedBatch, Item
 from replicator.domain.model import Outcomes
 
 _MOST_BYTES: Final = 6 * 1024 * 1024
@@ -23,7 +24,7 @@ _MOST_SETTLED: Final = 2000
 class Work(NamedTuple):
     """What one step of the store does."""
 
-    items: list[FeedItem]
+    items: Sequence[Item]
     outcomes: list[Outcomes]
 
     def __bool__(self) -> bool:
@@ -37,7 +38,7 @@ class Inbox:
     def __init__(self) -> None:
         """Start empty and open."""
         self._changed = threading.Condition()
-        self._items: deque[FeedItem] = deque()
+        self._items: deque[Item] = deque()
         self._bytes = 0
         self._outcomes: list[Outcomes] = []
         self._settled = 0
@@ -46,7 +47,7 @@ class Inbox:
         self._is_poked = False
         self._is_worked_on = False
 
-    def put(self, item: FeedItem) -> bool:
+    def put(self, item: Item) -> bool:
         """Hand an item over; waits while the queue is full. False when it is closed."""
         size = item.size if isinstance(item, FeedBatch) else 0
         with self._changed:
@@ -126,7 +127,7 @@ class Inbox:
                 self._changed.wait(remaining)
             self._is_poked = False
             outcomes, self._outcomes, self._settled = self._outcomes, [], 0
-            items: list[FeedItem] = []
+            items: list[Item] = []
             size = 0
             while self._has_items() and size < _MOST_BYTES_A_STEP:
                 item = self._items.popleft()

@@ -133,8 +133,7 @@ def page(
     rows = connection.execute(query.order_by(documents.c.key).limit(most)).all()
     found = sound(map(tuple, rows), _Row, documents.name)
     return {
-        sound_key(row.key, documents.name): Known(row.id, row.digest, row.document)
-        for row in found
+        sound_key(row.key, documents.name): Known(row.id, row.digest, row.document) for row in found
     }
 
 

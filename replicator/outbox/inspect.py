@@ -30,9 +30,9 @@ from replicator.outbox.schema import feeds as feeds_table
 from replicator.outbox.schema import gaps as gaps_table
 
 _STEP_ENTRIES: Final = 5000
-_MOST_NUMBER: Final = 2**63 - 1  # of SQLite, and of PostgreSQL
+MOST_NUMBER: Final = 2**63 - 1  # of SQLite, and of PostgreSQL
 
-_COLUMNS: Final = (
+ENTRY_COLUMNS: Final = (
     entries.c.id,
     entries.c.feed_id,
     entries.c.key,
@@ -96,8 +96,8 @@ class GapRow(NamedTuple):
     skipped: int  # changes that RethinkDB said it dropped
 
 
-class _StoredEntry(NamedTuple):
-    """A row of `_COLUMNS`."""
+class StoredEntry(NamedTuple):
+    """A row of `ENTRY_COLUMNS`."""
 
     id: Count
     feed_id: int
@@ -169,23 +169,28 @@ def list_entries(
     """
     names = feeds.names(connection)
     identity = outbox_id(connection) or ""
-    conditions = _conditions(selection, names)
-    left = None if limit is None else min(limit, _MOST_NUMBER)
-    after = min(after, _MOST_NUMBER)
-    for low, high in _ranges(connection, after, is_parked=selection.state == PARKED):
-        query = select(*_COLUMNS).where(entries.c.id > low, *conditions).order_by(entries.c.id)
+    conditions = conditions_of(selection, names)
+    left = None if limit is None else min(limit, MOST_NUMBER)
+    after = min(after, MOST_NUMBER)
+    for low, high in ranges(connection, after, is_parked=selection.state == PARKED):
+        query = select(*ENTRY_COLUMNS).where(entries.c.id > low, *conditions).order_by(entries.c.id)
         if high is not None:
             query = query.where(entries.c.id <= high)
         rows = connection.execute(query.limit(left)).all()
-        for row in sound(map(tuple, rows), _StoredEntry, entries.name):
-            yield _entry(row, names, identity)
+        for row in sound(map(tuple, rows), StoredEntry, entries.name):
+            yield entry_row(row, names, identity)
         if left is not None:
             left -= len(rows)
             if left <= 0:
                 return
 
 
-def _conditions(selection: Selection, names: dict[int, TableName]) -> list[ColumnElement[bool]]:
+def conditions_of(selection: Selection, names: dict[int, TableName]) -> list[ColumnElement[bool]]:
+    """Return what the entries of a selection must be.
+
+    Raises:
+        TableUnusable: the outbox has no feed of the selected table.
+    """
     conditions: list[ColumnElement[bool]] = []
     if selection.state == PARKED:
         # As text: SQLite takes the partial index only for the very words it was made with.
@@ -214,7 +219,7 @@ def _feed_id(table: str, names: dict[int, TableName]) -> int:
     )
 
 
-def _ranges(
+def ranges(
     connection: Connection, after: int, *, is_parked: bool = False
 ) -> Iterator[tuple[int, int | None]]:
     """Cut the entries into ranges of numbers, few enough in each to be read in one short step."""
@@ -232,7 +237,8 @@ def _ranges(
         low = high
 
 
-def _entry(row: _StoredEntry, names: dict[int, TableName], identity: str) -> EntryRow:
+def entry_row(row: StoredEntry, names: dict[int, TableName], identity: str) -> EntryRow:
+    """Return a row with the names in it that people know."""
     return EntryRow(
         row.id,
         message_id(identity, row.id),
@@ -263,7 +269,7 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
         EntryUnknown: it is not, or not any more, in the outbox.
     """
     row = connection.execute(
-        select(*_COLUMNS, entries.c.body).where(entries.c.id == number)
+        select(*ENTRY_COLUMNS, entries.c.body).where(entries.c.id == number)
     ).one_or_none()
     if row is None:
         raise EntryUnknown(
@@ -271,8 +277,8 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
             hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
             "those that are left",
         )
-    (found,) = sound([tuple(row)], _StoredEntry, entries.name)
-    entry = _entry(found, feeds.names(connection), outbox_id(connection) or "")
+    (found,) = sound([tuple(row)], StoredEntry, entries.name)
+    entry = entry_row(found, feeds.names(connection), outbox_id(connection) or "")
     return entry, found.body
 
 
@@ -280,7 +286,7 @@ def stats(connection: Connection) -> list[Group]:
     """Count the entries by table and state; reads all of them, in short steps."""
     names = feeds.names(connection)
     sums: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for low, high in _ranges(connection, 0):
+    for low, high in ranges(connection, 0):
         query = (
             select(
                 entries.c.feed_id,
@@ -330,6 +336,7 @@ def _feed(connection: Connection, mapping: Any) -> Feed:
         FeedState.INITIALIZING: row.opened_at,
         FeedState.LOST: row.alive_at,
         FeedState.PAUSED: None,
+        FeedState.DROPPED: row.alive_at,
     }
     return Feed(
         id=row.id,
@@ -362,7 +369,7 @@ def list_gaps(connection: Connection, *, table: str | None, limit: int) -> list[
         TableUnusable: the outbox has no feed of this table.
     """
     names = feeds.names(connection)
-    query = select(gaps_table).order_by(gaps_table.c.id.desc()).limit(min(limit, _MOST_NUMBER))
+    query = select(gaps_table).order_by(gaps_table.c.id.desc()).limit(min(limit, MOST_NUMBER))
     if table is not None:
         query = query.where(gaps_table.c.feed_id == _feed_id(table, names))
     rows = sound(map(tuple, connection.execute(query)), _StoredGap, gaps_table.name)

@@ -1,12 +1,16 @@
 """What operators change in an outbox by a command: its schema, and what a resync does."""
 
+import time
 from typing import NamedTuple
 
+from sqlalchemy import Connection
+
 from replicator.errors import TableUnusable
-from replicator.outbox import feeds
+from replicator.outbox import feeds, operations
+from replicator.outbox.change import actor, patiently, writing
 from replicator.outbox.engine import database_path, open_engine, translated
 from replicator.outbox.lock import OutboxLock
-from replicator.outbox.migrate import current, head, require_current, upgrade
+from replicator.outbox.migrate import current, head, upgrade
 
 
 class Migrated(NamedTuple):
@@ -44,15 +48,38 @@ def take_as_baseline(url: str, table: str) -> None:
     Raises:
         TableUnusable: the outbox has no feed of this table.
     """
-    engine = open_engine(url)
-    with translated(database_path(url)):
-        with engine.connect() as connection:
-            require_current(connection)
-        with engine.begin() as connection:
-            for feed_id, name in feeds.names(connection).items():
-                if str(name) == table:
-                    feeds.save(connection, feed_id, absorb_changed=1)
-                    return
+    with writing(url) as connection:
+        feeds.save(connection, _feed_id(connection, table), absorb_changed=1)
+
+
+def request_resync(url: str, table: str) -> None:
+    """Ask the running service for a new snapshot of a table, which is compared with the index.
+
+    Recorded, and read by the service within seconds. Without one, nothing is left to do: every
+    start begins with a snapshot. Safe to repeat.
+
+    Raises:
+        TableUnusable: the outbox has no feed of this table.
+        OutboxMissing, OutboxOutdated, OutboxTooNew, OutboxUnusable, OutboxUnavailable: as they say.
+    """
+
+    def request() -> None:
+        with writing(url) as connection:
+            row = {
+                "at": time.time_ns() // 1000,
+                "actor": actor(),
+                "action": operations.Action.RESYNC.value,
+                "feed_id": _feed_id(connection, table),
+            }
+            operations.record(connection, [row])
+
+    patiently(request)
+
+
+def _feed_id(connection: Connection, table: str) -> int:
+    for feed_id, name in feeds.names(connection).items():
+        if str(name) == table:
+            return feed_id
     raise TableUnusable(
         f"this outbox has no feed of the table {table}",
         hint="`replicator feed list` names those that it has",

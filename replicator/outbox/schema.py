@@ -1,4 +1,4 @@
-"""The five tables of an outbox, as SQLAlchemy Core knows them.
+"""The six tables of an outbox, as SQLAlchemy Core knows them.
 
 Alembic's migrations (top-level ``migrations/``) create them; ``alembic check`` compares the two.
 Instants are integers of microseconds since the epoch, UTC.
@@ -124,4 +124,24 @@ gaps: Final = Table(
     Column("deleted", BigInteger, nullable=False, server_default=text("0")),
     Column("skipped", BigInteger, nullable=False, server_default=text("0")),
     Index("ix_gaps_feed_id", "feed_id", "closed_at"),
+)
+
+# What operators did and asked for. Only ever appended to: the running service reads what is behind
+# the last row that it knows, and people read who dropped what.
+operations: Final = Table(
+    "operations",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("feed_id", _RowId, ForeignKey("feeds.id")),
+    # Which entries: consecutive numbers; of a redrive many, else one.
+    Column("first_entry", BigInteger),
+    Column("last_entry", BigInteger),
+    # Of an entry that was parked or discarded: what it was.
+    Column("key", Text),
+    Column("op", String(6)),
+    Column("captured_at", BigInteger),
+    Column("was", String(7)),
 )

@@ -12,7 +12,7 @@ Invariants:
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,9 +20,8 @@ import tenacity
 from sqlalchemy import Connection, Engine
 
 from replicator.domain.feed_state import FeedState
-from replicator.domain.flow import EntrySink
+from replicator.domain.flow import EntrySink, TableSettings
 from replicator.domain.model import Entry, Outcomes, TableName
-from replicator.domain.reconcile import TableRules
 from replicator.domain.retry import OUTBOX
 from replicator.errors import OutboxUnavailable
 from replicator.fault_points import FaultPoint, reach
@@ -35,6 +34,8 @@ from replicator.outbox.entries import Totals
 from replicator.outbox.identity import SameFile, load_or_create, save_last_entry
 from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.pausing import Limits, is_disk_low, paused, resumed
+from replicator.outbox.registering import registered
+from replicator.outbox.requests import RequestResync, Requests
 
 _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -42,15 +43,7 @@ _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
 _CHECK_EVERY_SECONDS: Final = 1.0
 _VACUUM_PAGES: Final = 256
-
-
-class TableSettings(NamedTuple):
-    """What the store must know of a table that is replicated."""
-
-    name: TableName
-    projection: str  # which fields the feed shows, as stable text
-    keep_documents: bool
-    is_baseline: bool
+_UNKNOWN: Final = -1
 
 
 class StoreStatus(NamedTuple):
@@ -91,6 +84,7 @@ class Store:
         self._clock = clock
         self._log = get_logger("store")
         self._sink: EntrySink | None = None
+        self._on_found: Callable[[Feed], None] = lambda _feed: None
         self._feeds: dict[int, Feed] = {}
         self._last_number = 0
         self._next_row_id = 1
@@ -106,6 +100,7 @@ class Store:
         self._has_free_pages = True
         self._stop = threading.Event()
         self._is_handing_over = True
+        self._requests = Requests(metrics)
         self.outbox_id = ""
         self._error: str | None = None
         self._error_at: int | None = None
@@ -122,6 +117,7 @@ class Store:
             self._next_row_id = index.next_row_id(connection)
             self._totals = entries.totals(connection)
             entries.require_whole(connection, self._last_number)
+            self._requests.begin(connection)
         reach(FaultPoint.OUTBOX_IDENTIFIED)
 
     def register(self, tables: Sequence[TableSettings]) -> list[Feed]:
@@ -131,55 +127,35 @@ class Store:
         """
         with translated(self._path), self._engine.begin() as connection:
             for table in tables:
-                row, is_new = feeds.register(connection, table.name, table.projection)
-                if row.projection != table.projection:
-                    # A field that is excluded from now on must not come back as an old value.
-                    index.forget_documents(connection, row.id)
-                if not is_new and row.projection != table.projection and row.first_ready_at:
-                    self._log.warning(
-                        "fields of a table changed: every document is compared as changed",
-                        table=str(table.name),
-                        before=row.projection,
-                        now=table.projection,
-                        action="recorded as the new baseline"
-                        if row.absorb_changed
-                        else "published again as updates",
-                        hint="to record instead of publish: stop, then run "
-                        f"`replicator feed baseline {table.name}` and start again",
-                    )
-                self._feeds[row.id] = Feed(
-                    id=row.id,
-                    name=row.name,
-                    rules=TableRules(
-                        primary_key=row.primary_key or "id", keep_documents=table.keep_documents
-                    ),
-                    is_baseline=table.is_baseline,
-                    projection=table.projection,
-                    absorb_changed=row.absorb_changed,
-                    indexed_key=row.primary_key,
-                    table_id=row.table_id,
-                    opened_at=row.opened_at,
-                    alive_at=row.alive_at,
-                    first_ready_at=row.first_ready_at,
-                    ready_at=row.ready_at,
-                    changed_at=row.changed_at,
-                    captured=row.captured,
-                    skipped=row.skipped,
-                    state_since=self._clock(),
-                    gap=feeds.open_gap(connection, row.id),
-                )
+                feed = registered(connection, table, self.outbox_id, self._clock())
+                self._feeds[feed.id] = feed
                 self._metrics.register_table(str(table.name))
         self.status = self._make_status()
         return list(self._feeds.values())
+
+    def not_dropped(self, databases: Collection[str]) -> list[TableName]:
+        """Return the tables of these databases that the outbox knows and that may be there."""
+        with translated(self._path), self._engine.begin() as connection:
+            return feeds.not_dropped(connection, databases)
 
     def names(self) -> dict[int, TableName]:
         """Return the tables of all feeds that have, or may have, entries."""
         with translated(self._path), self._engine.begin() as connection:
             return feeds.names(connection)
 
-    def connect(self, sink: EntrySink) -> None:
-        """Name who publishes; before `run`."""
+    def connect(
+        self, sink: EntrySink, on_found: Callable[[Feed], None] = lambda _feed: None
+    ) -> None:
+        """Name who publishes, and who is told of the feed of each table found; before `run`.
+
+        ``on_found`` is called on this thread, after the commit; it must not wait.
+        """
         self._sink = sink
+        self._on_found = on_found
+
+    def on_resync(self, request_resync: RequestResync) -> None:
+        """Name who is asked when an operator wants a resync; before `run`."""
+        self._requests.request_resync = request_resync
 
     def stop_handing_over(self) -> None:
         """Read nothing more back for the publisher, which drains; safe to repeat."""
@@ -279,21 +255,23 @@ class Store:
                 self._feeds,
                 last_number=self._last_number,
                 next_row_id=self._next_row_id,
+                register=lambda table: registered(connection, table, self.outbox_id, now),
             )
             for item in work.items:
                 capture.handle(item)
-            for feed_id, feed in self._feeds.items():
-                # A sweep writes deletes: it waits, like the feeds, while the outbox is full.
-                if feed.state is not FeedState.PAUSED and not is_settling_only:
-                    capture.sweep(feed_id, now)
+            if not is_settling_only:
+                self._sweep(capture, now)
             entries.append(connection, capture.new_entries)
             if capture.last_number != self._last_number:
                 save_last_entry(connection, capture.last_number)
+            is_as_reported = True
             for outcomes in work.outcomes:
-                entries.settle(connection, outcomes.settled)
+                settled = entries.settle(connection, outcomes.settled)
                 entries.record_failures(connection, outcomes.failed)
-                entries.park(connection, outcomes.parked)
+                parked = entries.park(connection, outcomes.parked)
                 reach(FaultPoint.SETTLING)
+                expected = len(outcomes.settled), len(outcomes.parked)
+                is_as_reported = is_as_reported and (settled, parked) == expected
             oldest = entries.oldest_pending(connection, self._oldest_floor)
             reach(FaultPoint.BEFORE_COMMIT)
         # Order matters: the commit is above. What is below this line would be wrong to keep if
@@ -303,6 +281,8 @@ class Store:
         self._feeds = capture.feeds
         self._last_number = capture.last_number
         self._next_row_id = capture.next_row_id
+        if not is_as_reported:
+            self._data_version = _UNKNOWN  # an operator was faster: count again
         self._oldest_floor = oldest[0] if oldest is not None else capture.last_number
         self._count(capture, work.outcomes, oldest[1] if oldest is not None else None)
         if self._has_caught_up and capture.new_entries:
@@ -312,8 +292,7 @@ class Store:
                 reach(FaultPoint.HANDED_OVER)
             else:
                 self._has_caught_up = False
-        for text, facts in capture.notes:
-            self._log.info(text, **facts)
+        self._tell(capture)
 
     def follow_up(self, connection: Connection, *, is_idle: bool) -> None:
         """Do what can wait until after a commit; safe to repeat.
@@ -333,9 +312,26 @@ class Store:
                 self._has_free_pages = give_back_space(connection, _VACUUM_PAGES) > 0
         self.status = self._make_status()
 
+    def _sweep(self, capture: Capture, now: int) -> None:
+        for feed_id, feed in self._feeds.items():
+            # A sweep writes deletes: it waits, like the feeds, while the outbox is full.
+            is_waiting = feed.state is FeedState.PAUSED or (feed.is_dropped and self._is_full)
+            if not is_waiting:
+                capture.sweep(feed_id, now)
+
+    def _tell(self, capture: Capture) -> None:
+        for text, facts in capture.notes:
+            self._log.info(text, **facts)
+        for feed in capture.found:
+            self._on_found(feed)
+
     def _count(self, capture: Capture, reports: Sequence[Outcomes], oldest: int | None) -> None:
         """Bring metrics, totals and the limit up to date with what was committed."""
         metrics = self._metrics
+        for feed in capture.found:
+            metrics.register_table(str(feed.name))
+        for feed in capture.dropped:
+            metrics.forget_feed_state(str(feed.name))
         counters: dict[str, Any] = {
             "captured": metrics.changes_captured,
             "repairs": metrics.resync_repairs,
@@ -405,7 +401,7 @@ class Store:
 
     def _may_refill(self) -> bool:
         return (
-            not self._has_caught_up
+            (not self._has_caught_up or self._requests.has_redriven)
             and self._sink is not None
             and self._sink.room >= _PAGE_ENTRIES
             and self._is_handing_over
@@ -414,6 +410,14 @@ class Store:
     def _hand_over(self, connection: Connection) -> None:
         """Read entries back for a publisher that has room and was behind."""
         if not self._may_refill() or self._sink is None:
+            return
+        if self._requests.has_redriven:
+            with translated(self._path), connection.begin():
+                page = self._requests.next_redriven(
+                    connection, most=_PAGE_ENTRIES, most_bytes=_PAGE_BYTES
+                )
+            self._sink.readmit(page.entries)
+            self._requests.redriven_handed_over(page)
             return
         with translated(self._path), connection.begin():
             page = entries.page(
@@ -433,12 +437,18 @@ class Store:
             return
         self._checked_at = time.monotonic()
         self._same_file.require()
+        heard = None
         with translated(self._path), connection.begin():
             version = data_version(connection)
             if version != self._data_version:
-                self._data_version = version
+                heard = self._requests.hear(connection)
                 self._totals = entries.totals(connection)
                 self._oldest_floor = 0  # an entry may have been redriven
+                self._data_version = version
+        if heard is not None:
+            # What is not pending was not handed over either, and may have the highest numbers.
+            handed_over = self._last_number if self._has_caught_up else self._handed_over
+            self._requests.follow(heard, self._sink, handed_over)
         self._show()
         # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
         # that are paused with nothing left to settle would never go on.

@@ -61,6 +61,7 @@ class Broker(NamedTuple):
     exchange_type: str = "topic"
     is_exchange_durable: bool = True
     queues: Sequence[Queue] = ()
+    exchanges: Sequence[str] = ()  # further ones, of the same type and durability
     heartbeat_seconds: int = 20
 
     def __repr__(self) -> str:
@@ -78,7 +79,9 @@ class Publication(NamedTuple):
     has_full_headers: bool = False
     window: int = 5000
     on_unroutable: str = "drop"
+    # By table, or by `TableName.pattern` for those of a whole database that have none of their own.
     routing_keys: dict[TableName, RoutingKey] = {}  # noqa: RUF012 -- never changed
+    exchanges: dict[TableName, str] = {}  # noqa: RUF012 -- the others go to the broker's
 
 
 def parameters(broker: Broker) -> Iterator[pika.ConnectionParameters]:
@@ -173,7 +176,8 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
     connection, chosen = connect(broker)
     _give_up_after(connection, _ANSWER_SECONDS)
     try:
-        _declare_exchange(connection, broker)
+        for name in dict.fromkeys((broker.exchange, *broker.exchanges)):
+            _declare_exchange(connection, broker, name)
         for queue in broker.queues:
             _declare_queue(connection.channel(), broker, queue)
     except (exceptions.AMQPError, OSError) as err:
@@ -197,30 +201,35 @@ def _give_up_after(connection: Any, seconds: float) -> None:
     impl._adapter_call_later(seconds, lambda: impl._terminate_stream(error))  # noqa: SLF001
 
 
-def _declare_exchange(connection: pika.BlockingConnection, broker: Broker) -> None:
+def hint_of_another(broker: Broker, name: str) -> str:
+    """Say what can be done when an exchange is there and is another than is wanted."""
+    setting = "rabbitmq.exchange" if name == broker.exchange else "tables[].exchange"
+    return f"set {setting}, rabbitmq.exchange_type or exchange_durable to match it, or delete it"
+
+
+def _declare_exchange(connection: pika.BlockingConnection, broker: Broker, name: str) -> None:
     channel = connection.channel()
     try:
         channel.exchange_declare(
-            broker.exchange,
+            name,
             exchange_type=broker.exchange_type,
             durable=broker.is_exchange_durable,
         )
     except exceptions.ChannelClosedByBroker as err:
         if err.reply_code == PRECONDITION_FAILED:
             raise BrokerRefused(
-                f"exchange {broker.exchange!r} exists and is another: {err.reply_text}",
-                hint="set rabbitmq.exchange, exchange_type or exchange_durable to match it, "
-                "or delete it",
+                f"exchange {name!r} exists and is another: {err.reply_text}",
+                hint=hint_of_another(broker, name),
             ) from err
         if err.reply_code != ACCESS_REFUSED:
             raise
         # A user without the right to configure may still publish to an exchange that exists.
         channel = connection.channel()
         try:
-            channel.exchange_declare(broker.exchange, passive=True)
+            channel.exchange_declare(name, passive=True)
         except exceptions.ChannelClosedByBroker as missing:
             raise BrokerRefused(
-                f"exchange {broker.exchange!r} does not exist, and this user may not declare it",
+                f"exchange {name!r} does not exist, and this user may not declare it",
                 hint="declare it, or grant configure permission on it",
             ) from missing
 

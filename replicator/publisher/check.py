@@ -4,7 +4,7 @@ Creates nothing: declarations are passive; an active one follows only where the 
 something, when it can only compare, or with an argument that RabbitMQ must refuse.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from replicator.publisher.broker import (
     Broker,
     Queue,
     connect,
+    hint_of_another,
     translate,
 )
 from replicator.publisher.fence import fence_name
@@ -38,36 +39,35 @@ class BrokerCheck:
         self._broker = broker
         self.where: Final = where
 
-    def exchange(self, routing_key: str) -> str:
-        """Look at the exchange; return what was found, in words.
+    def exchange(self, name: str, routing_keys: Collection[str]) -> str:
+        """Look at an exchange; return what was found, in words.
 
         Args:
-            routing_key: one that the service will publish with.
+            name: which.
+            routing_keys: those that the service will publish with.
 
         Raises:
             BrokerRefused: it is of another kind, or this user may not publish to it.
         """
         broker = self._broker
         with self._translated():
-            if not self._exists(
-                lambda channel: channel.exchange_declare(broker.exchange, passive=True)
-            ):
-                self._require_configure_exchange()
-                self._require_write(routing_key)
+            if not self._exists(lambda channel: channel.exchange_declare(name, passive=True)):
+                self._require_configure_exchange(name)
+                self._require_write(name, routing_keys)
                 return "does not exist yet: `replicator run` declares it"
             kind = (
                 f"a {broker.exchange_type} exchange"
-                if self._is_as_configured()
+                if self._is_as_configured(name)
                 else ("an exchange whose type cannot be seen without the right to configure it")
             )
-            self._require_write(routing_key)
+            self._require_write(name, routing_keys)
         return f"is {kind}, and takes messages of this user"
 
-    def _is_as_configured(self) -> bool:
+    def _is_as_configured(self, name: str) -> bool:
         broker = self._broker
         try:
             self._connection.channel().exchange_declare(
-                broker.exchange,
+                name,
                 exchange_type=broker.exchange_type,
                 durable=broker.is_exchange_durable,
             )
@@ -75,30 +75,30 @@ class BrokerCheck:
             if err.reply_code == ACCESS_REFUSED:
                 return False
             raise BrokerRefused(
-                f"exchange {broker.exchange!r} exists and is another: {err.reply_text}",
-                hint="set rabbitmq.exchange, exchange_type or exchange_durable to match it, "
-                "or delete it",
+                f"exchange {name!r} exists and is another: {err.reply_text}",
+                hint=hint_of_another(broker, name),
             ) from err
         return True
 
-    def _require_write(self, routing_key: str) -> None:
+    def _require_write(self, name: str, routing_keys: Collection[str]) -> None:
         """Find out whether this user may publish, without a message that anybody could receive.
 
         RabbitMQ looks at the permission first and then refuses the message for its expiration,
         which is not a number, so that it never gets to a queue; or for want of the exchange.
         """
-        channel = self._connection.channel()
-        channel.confirm_delivery()
-        try:
-            channel.basic_publish(
-                self._broker.exchange,
-                routing_key,
-                b"",
-                pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
-            )
-        except exceptions.ChannelClosedByBroker as err:
-            if err.reply_code not in (PRECONDITION_FAILED, NOT_FOUND):
-                raise
+        for routing_key in routing_keys:
+            channel = self._connection.channel()
+            channel.confirm_delivery()
+            try:
+                channel.basic_publish(
+                    name,
+                    routing_key,
+                    b"",
+                    pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
+                )
+            except exceptions.ChannelClosedByBroker as err:
+                if err.reply_code not in (PRECONDITION_FAILED, NOT_FOUND):
+                    raise
 
     def _require_bind(self, name: str) -> None:
         """Find out whether this user may bind a queue, by taking a binding away that nobody has.
@@ -168,12 +168,12 @@ class BrokerCheck:
             )
         )
 
-    def _require_configure_exchange(self) -> None:
+    def _require_configure_exchange(self, name: str) -> None:
         """Find out whether this user may declare the exchange, in the same way."""
         broker = self._broker
         _expect_refused_argument(
             lambda: self._connection.channel().exchange_declare(
-                broker.exchange,
+                name,
                 exchange_type=broker.exchange_type,
                 durable=broker.is_exchange_durable,
                 arguments={"alternate-exchange": _IMPOSSIBLE_ARGUMENT},

@@ -12,7 +12,15 @@ from typing import Final
 from pika import spec
 
 from replicator.domain.message import compact_headers, entry_number, full_headers
-from replicator.domain.model import Entry, Failure, Op, Outcomes, Returned, TableName
+from replicator.domain.model import (
+    Entry,
+    Failure,
+    Op,
+    Outcomes,
+    Returned,
+    TableName,
+    of_table,
+)
 from replicator.domain.retry import REFUSED
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.domain.window import Confirmed, Limits, Window
@@ -20,7 +28,7 @@ from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics, grouped_instants
 from replicator.publisher.broker import Publication
-from replicator.publisher.frames import PublishFrames
+from replicator.publisher.frames import PublishFrames, address
 
 _WINDOW_BYTES: Final = 16 * 1024 * 1024
 _BUFFERED_BYTES: Final = 16 * 1024 * 1024
@@ -60,7 +68,7 @@ class Delivery:
             Limits(publication.window, _WINDOW_BYTES, buffered, _BUFFERED_BYTES),
             backoff=REFUSED.seconds,
         )
-        self._routing_keys: dict[tuple[int, Op], bytes] = {}
+        self._addresses: dict[tuple[int, Op], bytes] = {}
         self._suspects_up_to = 0
         self._unroutable_logged_at = -_UNROUTABLE_LOG_SECONDS
         self._confirmed: list[Confirmed] = []
@@ -71,7 +79,13 @@ class Delivery:
     def accept(self, entries: Iterable[Entry]) -> None:
         """Take committed entries in; those that AMQP cannot carry are parked."""
         self.window.offer(
-            entry for entry in entries if self._routing_key(entry) or self._park_key(entry)
+            entry for entry in entries if self._address(entry) or self._park_key(entry)
+        )
+
+    def readmit(self, entries: Iterable[Entry]) -> None:
+        """Take redriven entries in, like `accept`."""
+        self.window.readmit(
+            entry for entry in entries if self._address(entry) or self._park_key(entry)
         )
 
     def take(self, frames: PublishFrames) -> list[bytes]:
@@ -87,7 +101,7 @@ class Delivery:
                 if has_full_headers
                 else compact_headers(entry)
             )
-            frames.append(pieces, entry, self._routing_key(entry), headers)
+            frames.append(pieces, entry, self._address(entry), headers)
             size += len(entry.body)
             if size >= _WRITE_BYTES:
                 writes.append(b"".join(pieces))
@@ -143,13 +157,17 @@ class Delivery:
         name = self._names.get(entry.feed_id)
         self._metrics.unroutable.labels(str(name)).inc()
         self._metrics.publish_outcomes.labels("returned").inc()
+        if self.window.is_withdrawn(entry.number):
+            # An operator has parked or discarded it: the policy has no say in it any more.
+            self.window.settle(entry)
+            return
         policy = self._publication.on_unroutable
         if now - self._unroutable_logged_at >= _UNROUTABLE_LOG_SECONDS:
             self._unroutable_logged_at = now
             self._log.warning(
                 "no queue is bound to a routing key",
-                routing_key=self._routing_key(entry).decode(),
-                exchange=self._exchange,
+                routing_key=self._routing_key(self._names[entry.feed_id], entry.op),
+                exchange=self._exchange_of(self._names[entry.feed_id]),
                 policy=policy,
                 reply=reply.text,
             )
@@ -164,30 +182,44 @@ class Delivery:
             self._settled.append(entry)
 
     def _fail(self, entry: Entry, reason: str, text: str) -> None:
-        """Record a refused attempt: the first ones each, then ever fewer of them."""
+        """Record a refused attempt: the first ones each, then ever fewer of them.
+
+        None is left of an entry that was withdrawn.
+        """
         attempts = self.window.attempts(entry.number)
-        if attempts & (attempts - 1) == 0:
+        if attempts and attempts & (attempts - 1) == 0:
             self._failed.append(Failure(entry.number, reason, text, attempts - attempts // 2))
 
-    def _routing_key(self, entry: Entry) -> bytes:
-        """Return the routing key of an entry; empty when AMQP cannot carry it."""
-        known = self._routing_keys.get((entry.feed_id, entry.op))
+    def _address(self, entry: Entry) -> bytes:
+        """Return where an entry goes; empty when AMQP cannot carry its routing key."""
+        known = self._addresses.get((entry.feed_id, entry.op))
         if known is None:
             name = self._names[entry.feed_id]
-            template = self._publication.routing_keys.get(name, _DEFAULT_ROUTING_KEY)
-            known = template.format(name.database, name.table, entry.op.value).encode()
-            if len(known) > MAX_BYTES:
-                known = b""
-            self._routing_keys[entry.feed_id, entry.op] = known
+            key = self._routing_key(name, entry.op)
+            is_carried = len(key.encode()) <= MAX_BYTES
+            known = address(self._exchange_of(name), key) if is_carried else b""
+            self._addresses[entry.feed_id, entry.op] = known
         return known
 
-    def any_routing_key(self) -> str:
-        """Return a routing key that messages will have; permissions may depend on it."""
-        for name, template in self._publication.routing_keys.items():
-            key = template.format(name.database, name.table, Op.UPDATE.value)
-            if len(key.encode()) <= MAX_BYTES:
-                return key
-        return ""
+    def _routing_key(self, name: TableName, op: Op) -> str:
+        template = of_table(self._publication.routing_keys, name) or _DEFAULT_ROUTING_KEY
+        return template.format(name.database, name.table, op.value)
+
+    def _exchange_of(self, name: TableName) -> str:
+        return of_table(self._publication.exchanges, name) or self._exchange
+
+    def probes(self) -> list[tuple[str, str]]:
+        """Return an exchange and a routing key for each way that messages will go.
+
+        The key matters, since permissions can depend on it. Of a whole database no table is
+        known yet that a key could be made of.
+        """
+        found: dict[str, str] = {}
+        for name in self._publication.routing_keys:
+            exchange, key = self._exchange_of(name), self._routing_key(name, Op.UPDATE)
+            if not name.is_pattern and len(key.encode()) <= MAX_BYTES:
+                found.setdefault(exchange, key)
+        return list(found.items())
 
     def _park_key(self, entry: Entry) -> bool:
         text = f"the routing key is longer than the {MAX_BYTES} bytes that AMQP allows"

@@ -12,7 +12,8 @@ from typing import Final
 
 from pika import data
 
-from replicator.domain.message import CONTENT_TYPE
+from replicator.domain.envelope import STRUCTURED
+from replicator.domain.message import CONTENT_TYPE, STRUCTURED_TYPE
 from replicator.domain.model import Entry, Op
 
 _FRAME_END: Final = b"\xce"
@@ -38,18 +39,23 @@ def _short(text: str | bytes) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
+def address(exchange: str, routing_key: str) -> bytes:
+    """Return where a message goes, as its frames carry it: made once for many messages."""
+    return _short(exchange) + _short(routing_key)
+
+
 class PublishFrames:
-    """Makes the frames of messages to one exchange on one channel."""
+    """Makes the frames of messages on one channel."""
 
     def __init__(
-        self, *, channel: int, frame_max: int, exchange: str, outbox_id: str, is_persistent: bool
+        self, *, channel: int, frame_max: int, outbox_id: str, is_persistent: bool
     ) -> None:
         """Bind to a channel; ``frame_max`` is what was negotiated, in bytes."""
         self._channel = channel
         self._chunk = frame_max - _FRAME_OVERHEAD
-        self._exchange = _short(exchange)
         self._id_start = f"{outbox_id}-"
         self._content_type = _short(CONTENT_TYPE)
+        self._structured_type = _short(STRUCTURED_TYPE)
         self._delivery_mode = bytes((2 if is_persistent else 1,))
         self._types = {op: _short(op.value) for op in Op}
         self._methods: dict[bytes, bytes] = {}
@@ -58,17 +64,21 @@ class PublishFrames:
         self,
         pieces: list[bytes],
         entry: Entry,
-        routing_key: bytes,
+        to: bytes,
         headers: Mapping[str, str | int] | None,
     ) -> None:
-        """Append the frames of one message, published as mandatory, to ``pieces``."""
-        method = self._methods.get(routing_key)
+        """Append the frames of one message, published as mandatory, to ``pieces``.
+
+        ``to`` is what `address` made of the exchange and the routing key.
+        """
+        method = self._methods.get(to)
         if method is None:
-            method = self._methods[routing_key] = self._method(routing_key)
+            method = self._methods[to] = self._method(to)
         body = entry.body
         properties = b"".join(
             (
-                self._content_type,
+                # A body keeps the form in which it was captured, whatever the settings say now.
+                self._structured_type if body.startswith(STRUCTURED) else self._content_type,
                 b"" if headers is None else _table(headers),
                 self._delivery_mode,
                 _short(f"{self._id_start}{entry.number}"),
@@ -85,19 +95,16 @@ class PublishFrames:
             properties,
             _FRAME_END,
         )
-        for start in range(0, len(body), self._chunk):
-            part = body if len(body) <= self._chunk else body[start : start + self._chunk]
+        size, chunk = len(body), self._chunk
+        if 0 < size <= chunk:
+            pieces += (_frame_start(_BODY, channel, size), body, _FRAME_END)
+            return
+        for start in range(0, size, chunk):
+            part = body[start : start + chunk]
             pieces += (_frame_start(_BODY, channel, len(part)), part, _FRAME_END)
 
-    def _method(self, routing_key: bytes) -> bytes:
-        payload = b"".join(
-            (
-                struct.pack(">HHH", _BASIC, _PUBLISH, 0),
-                self._exchange,
-                _short(routing_key),
-                bytes((_MANDATORY,)),
-            )
-        )
+    def _method(self, to: bytes) -> bytes:
+        payload = struct.pack(">HHH", _BASIC, _PUBLISH, 0) + to + bytes((_MANDATORY,))
         return _frame_start(_METHOD, self._channel, len(payload)) + payload + _FRAME_END
 
 

@@ -5,7 +5,7 @@ channel with confirms. Says why it ended. Knows nothing of entries.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import pika
@@ -64,24 +64,21 @@ class Link:
         parameters: pika.ConnectionParameters,
         events: LinkEvents,
         *,
-        exchange: str,
         fence: str,
-        probe_key: str | None,
+        probes: Sequence[tuple[str, str]],
     ) -> None:
         """Begin to connect; nothing happens before `run`.
 
         Args:
             parameters: which broker.
             events: who is told.
-            exchange: what is published to.
             fence: the name of the exclusive queue that comes first.
-            probe_key: a routing key to find out with whether this user may publish; None: do not.
+            probes: exchanges and routing keys to find out with whether this user may publish.
         """
         self.host: Final = f"{parameters.host}:{parameters.port}"
         self._events = events
-        self._exchange = exchange
         self._fence = fence
-        self._probe_key = probe_key
+        self._probes = probes
         self._error: ReplicatorError | None = None
         self._lock = threading.Lock()
         self._is_looping = True
@@ -191,11 +188,11 @@ class Link:
         connection.ioloop.stop()
 
     def _on_fenced(self) -> None:
-        step = self._on_channel if self._probe_key is None else self._try_publishing
+        step = self._try_publishing if self._probes else self._on_channel
         self._connection.channel(on_open_callback=step)
 
     def _try_publishing(self, channel: Channel) -> None:
-        """Find out whether this user may publish, with a message that is taken back.
+        """Find out whether this user may publish, with messages that are taken back.
 
         RabbitMQ looks at the permission when a message comes, and delivers what was published
         in a transaction only when it is committed.
@@ -207,7 +204,8 @@ class Link:
 
         channel.add_on_close_callback(self._on_channel_closed)
         channel.tx_select()
-        channel.basic_publish(self._exchange, self._probe_key or "", b"")
+        for exchange, routing_key in self._probes:
+            channel.basic_publish(exchange, routing_key, b"")
         channel.tx_rollback(may_publish)
 
     def _on_channel(self, channel: Channel) -> None:

@@ -8,7 +8,8 @@ once, at its end.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pika import spec
@@ -92,7 +93,7 @@ class Publisher:
             metrics=metrics,
             clock=clock,
         )
-        self._incoming: deque[Sequence[Entry]] = deque()
+        self._incoming: deque[tuple[Callable[[], object], Sequence[Entry]]] = deque()
         self._incoming_count = 0
         self._incoming_bytes = 0
         self._incoming_lock = threading.Lock()
@@ -123,8 +124,19 @@ class Publisher:
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Take committed entries, in the order of their numbers; never waits."""
+        self._take_in(partial(self._delivery.accept, entries), entries)
+
+    def readmit(self, entries: Sequence[Entry]) -> None:
+        """Take redriven entries, whatever their numbers; never waits."""
+        self._take_in(partial(self._delivery.readmit, entries), entries)
+
+    def withdraw(self, numbers: Collection[int]) -> None:
+        """Send entries no more that an operator parked or discarded; never waits."""
+        self._take_in(partial(self._delivery.window.withdraw, numbers), ())
+
+    def _take_in(self, order: Callable[[], object], entries: Sequence[Entry]) -> None:
         with self._incoming_lock:
-            self._incoming.append(entries)
+            self._incoming.append((order, entries))
             self._incoming_count += len(entries)
             self._incoming_bytes += sum(len(entry.body) for entry in entries)
         if (link := self._link) is not None:
@@ -212,9 +224,8 @@ class Publisher:
         link = Link(
             chosen,
             self,
-            exchange=self._broker.exchange,
             fence=fence_name(self._broker.exchange, self._outbox_id),
-            probe_key=None if self._was_open else self._delivery.any_routing_key(),
+            probes=[] if self._was_open else self._delivery.probes(),
         )
 
         def it_works() -> None:
@@ -243,7 +254,6 @@ class Publisher:
         self._frames = PublishFrames(
             channel=channel,
             frame_max=frame_max,
-            exchange=self._broker.exchange,
             outbox_id=self._outbox_id,
             is_persistent=self._publication.is_persistent,
         )
@@ -367,10 +377,12 @@ class Publisher:
 
     def _accept(self) -> None:
         with self._incoming_lock:
-            batches = list(self._incoming)
+            orders = list(self._incoming)
             self._incoming.clear()
-        for entries in batches:
-            self._delivery.accept(entries)
+        # Order matters: an entry can be withdrawn and come again in the same turn.
+        for order, _ in orders:
+            order()
+        batches = [entries for _, entries in orders]
         # Critical section: the store's thread adds to the count at the same time. A lost update
         # would leave too little room for ever.
         with self._incoming_lock:

@@ -11,6 +11,7 @@ from replicator.domain.model import TableName
 from replicator.errors import SettingsInvalid
 from replicator.source.changefeed import FieldRules
 from replicator.source.connection import Server, close, connect, translated, watched
+from replicator.source.discovery import SYSTEM, read_names
 from replicator.source.watchdog import Watch, Watchdog
 
 _ANSWER_SECONDS: Final = 10.0
@@ -47,6 +48,17 @@ class SourceCheck:
                 hint="the primary key can never be excluded",
             )
         return primary_key
+
+    def tables(self, database: str) -> list[TableName]:
+        """Return the tables that a database has now, as the service finds them.
+
+        Raises:
+            SourceRefused: no permission to read the list.
+            FeedAborted, FeedDisconnected: it is not available now.
+        """
+        with translated(str(SYSTEM)), self._watched():
+            names = read_names(self._connection)
+        return sorted(name for name in names if name.database == database)
 
     def _watched(self) -> Any:
         return watched(self._connection, self._watch, _ANSWER_SECONDS)

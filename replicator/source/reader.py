@@ -64,6 +64,7 @@ class FeedReader:
         metrics: Metrics,
         *,
         queue_size: int = 100_000,
+        is_patient: bool = False,
     ) -> None:
         """Bind to a feed of the outbox; nothing is opened yet.
 
@@ -75,6 +76,8 @@ class FeedReader:
             metrics: where reconnects are counted.
             queue_size: changes that RethinkDB keeps for this reader, to begin with; the default
                 is the server's own.
+            is_patient: try again also what is permanent and comes before the feed was ever open:
+                of a table that nobody named, the service must not end.
         """
         self.name = name
         self._feed_id = feed_id
@@ -86,6 +89,7 @@ class FeedReader:
         self._resync = threading.Event()
         self._feed: Changefeed | None = None
         self._was_open = False
+        self._is_patient = is_patient
         self._queue_size = queue_size
         self._most_queue_size = _MOST_QUEUE_GROWTH * queue_size
         self._stall_seconds = _STALL_SECONDS
@@ -137,7 +141,7 @@ class FeedReader:
 
     def _is_retried(self, err: BaseException) -> bool:
         if isinstance(err, PermanentError):
-            return self._was_open
+            return self._was_open or self._is_patient
         return isinstance(err, TransientError)
 
     def _note(self, err: BaseException) -> None:
@@ -165,6 +169,8 @@ class FeedReader:
         if self._stop.is_set():
             return  # stopped while it waited for this attempt
         self.progressed_at = time.monotonic()
+        # Order matters: what is asked for from here on is not met by the snapshot that begins now.
+        self._resync.clear()
         feed = self._open(self._queue_size)
         with feed:
             self._feed = feed

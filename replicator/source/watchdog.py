@@ -70,6 +70,10 @@ class Watchdog:
         self._watches.append(watch)
         return watch
 
+    def forget(self, watch: Watch) -> None:
+        """Look after a watch no more: whoever it was for has ended."""
+        self._watches.remove(watch)
+
     def run(self) -> None:
         """Look until stopped."""
         last = time.monotonic()

@@ -2,17 +2,17 @@
 
 Read-only; how much and how long a client may send, and how many may at a time, is in
 `replicator.web.bounds`. No piece of a request is ever repeated in an answer. It asks the service
-for facts and has none of its own.
+for facts and has none of its own; its thread is also the one that asks it to take samples.
 """
 
 import contextlib
-import html
 import http.server
 import io
 import json
 import socket
 import socketserver
 import sys
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
@@ -29,13 +29,15 @@ from replicator.web.bounds import (
     RequestRefused,
     read_to_end,
 )
+from replicator.web.page import PAGE_POLICY, render_page
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-# The page has no scripts, no styles and no forms, and belongs into no other page.
+# An answer that is no page has no scripts, no styles and no forms; none belongs into another page.
+_STRICT_POLICY: Final = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _SAFETY: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -65,6 +67,14 @@ class Observed(Protocol):
         """Return the facts of ``/status``."""
         ...
 
+    def history(self) -> Facts:
+        """Return the facts of ``/history``: the figures of the last hour."""
+        ...
+
+    def sample(self) -> None:
+        """Add to the history when it is time to; called about twice a second, by one thread."""
+        ...
+
     def render_metrics(self) -> bytes:
         """Return Prometheus' text."""
         ...
@@ -76,10 +86,11 @@ class Reply(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes
+    policy: str = _STRICT_POLICY
 
 
-def _json(status: HTTPStatus, facts: Facts) -> Reply:
-    return Reply(status, "application/json", json.dumps(facts, indent=2).encode() + b"\n")
+def _json(status: HTTPStatus, facts: Facts, *, indent: int | None = 2) -> Reply:
+    return Reply(status, "application/json", json.dumps(facts, indent=indent).encode() + b"\n")
 
 
 def _probe(verdict: Verdict) -> Reply:
@@ -88,27 +99,10 @@ def _probe(verdict: Verdict) -> Reply:
 
 
 def _page(observed: Observed) -> Reply:
-    """Return the page for people: the facts, without scripts."""
-    facts = observed.facts()
-    rows = "".join(
-        f"<tr><td>{html.escape(str(feed['table']))}</td><td>{html.escape(str(feed['state']))}</td>"
-        f"<td>{html.escape(str(feed['last_error'] or ''))}</td></tr>"
-        for feed in facts["feeds"]
-    )
-    outbox = facts["outbox"]
-    broker = "connected" if facts["broker"]["connected"] else "not connected"
-    body = (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>replicator</title>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<h1>replicator {html.escape(str(facts['version']))}</h1>"
-        f"<p>RabbitMQ is {broker}; {outbox['pending']} entries pending, "
-        f"{outbox['parked']} parked.</p>"
-        "<table><caption>Feeds</caption><tr><th>table<th>state<th>last error</tr>"
-        f"{rows}</table>"
-        "<p><a href=/status>status</a> <a href=/metrics>metrics</a> "
-        "<a href=/livez>livez</a> <a href=/readyz>readyz</a></p></html>"
-    )
-    return Reply(HTTPStatus.OK, "text/html; charset=utf-8", body.encode())
+    """Return the page for people."""
+    as_of = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    body = render_page(observed.facts(), observed.history(), as_of)
+    return Reply(HTTPStatus.OK, "text/html; charset=utf-8", body.encode(), PAGE_POLICY)
 
 
 _ROUTES: Final[dict[str, Callable[[Observed], Reply]]] = {
@@ -116,6 +110,7 @@ _ROUTES: Final[dict[str, Callable[[Observed], Reply]]] = {
     "/livez": lambda observed: _probe(observed.liveness()),
     "/readyz": lambda observed: _probe(observed.readiness()),
     "/status": lambda observed: _json(HTTPStatus.OK, observed.facts()),
+    "/history": lambda observed: _json(HTTPStatus.OK, observed.history(), indent=None),
     "/metrics": lambda observed: Reply(HTTPStatus.OK, _METRICS_TYPE, observed.render_metrics()),
 }
 
@@ -166,6 +161,10 @@ class WebServer(http.server.ThreadingHTTPServer):
         """Bind without the base class's look-up of this host's name, which can take long."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def service_actions(self) -> None:
+        """Let the service look at itself: this thread turns twice a second without a request."""
+        self.observed.sample()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection on a thread of its own, once there is room for it."""
@@ -236,6 +235,7 @@ class _Requests(http.server.BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Content-Security-Policy", answer.policy)
         for name, value in _SAFETY.items():
             self.send_header(name, value)
         if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:

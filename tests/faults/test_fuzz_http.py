@@ -13,39 +13,19 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.web import bounds, server
-from replicator.web.server import Verdict, WebServer
+from replicator.web.server import WebServer
 from tests.faults.fuzzing import fuzz
+from tests.support.observed import FakeService
 from tests.support.wait import wait_until
 
 PATIENCE = 30
 ANSWER = re.compile(rb"HTTP/1\.0 ([2345]\d\d) [ -~]+\r\n([\w-]+: [ -~]*\r\n)+\r\n", re.DOTALL)
-
-
-class FakeService:
-    def liveness(self) -> Verdict:
-        return Verdict(is_ok=True, facts={"live": True})
-
-    def readiness(self) -> Verdict:
-        return Verdict(is_ok=False, facts={"ready": False})
-
-    def facts(self) -> dict[str, Any]:
-        broker = {"connected": True}
-        return {
-            "version": "1",
-            "outbox": {"pending": 0, "parked": 0},
-            "broker": broker,
-            "feeds": [],
-        }
-
-    def render_metrics(self) -> bytes:
-        return b"replicator_in_flight 0\n"
 
 
 @pytest.fixture
@@ -85,7 +65,7 @@ def is_alive(web: WebServer) -> bool:
     with contextlib.closing(connection):
         connection.request("GET", "/livez")
         answer = connection.getresponse()
-        return (answer.status, json.loads(answer.read())) == (200, {"live": True})
+        return (answer.status, json.loads(answer.read())["live"]) == (200, True)
 
 
 def assert_is_http(answer: bytes) -> int:
@@ -105,8 +85,17 @@ def assert_is_http(answer: bytes) -> int:
 
 
 METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI"]
-PATHS = [b"/", b"/livez", b"/readyz", b"/status", b"/metrics", b"*", b"http://[", b"//x", b"/%00"]
-PATHS += [b"/../../etc/passwd", b"/livez?\xff", b"/livez#x", b"?", b"x" * 5000, b"http://a/livez"]
+PATHS = [b"/", b"/livez", b"/readyz", b"/status", b"/history", b"/metrics", b"*", b"http://["]
+PATHS += [
+    b"//x",
+    b"/%00",
+    b"/../../etc/passwd",
+    b"/livez?\xff",
+    b"/livez#x",
+    b"?",
+    b"x" * 5000,
+    b"http://a/livez",
+]
 VERSIONS = [b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9" * 50, b"HTTP/-1.1", b""]
 NAMES = [b"Host", b"Expect", b"Content-Length", b"Transfer-Encoding", b"Connection", b"\xff", b""]
 CONTENTS = [b"x", b"100-continue", b"-1", b"9" * 400, b"chunked", b"keep-alive", b"\r", b"a\r\n b"]

@@ -1,5 +1,6 @@
 """The preflight on real servers: what it finds, and that it changes nothing."""
 
+import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_all_is_well_before_the_first_start_and_nothing_is_made(
 def test_people_get_one_line_for_each_part(cli: Command) -> None:
     lines = cli("check").out.splitlines()
 
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.startswith("ok ") for line in lines)
 
 
@@ -205,3 +206,52 @@ def test_without_tables_the_rest_is_looked_at_all_the_same(
     assert done.status == 2
     assert set(wrong(done)) == {"settings"}
     assert [line["part"] for line in done.objects][1:3] == ["rethinkdb", "rabbitmq"]
+
+
+def _queues(*bindings: str) -> str:
+    return json.dumps([{"name": "q", "type": "classic", "bindings": list(bindings)}])
+
+
+def test_routing_keys_that_no_queue_of_the_settings_takes_are_told(
+    cli: Command, monkeypatch: pytest.MonkeyPatch, channel: Any
+) -> None:
+    assert "rabbitmq.queues declares none" in message(cli("check", "--json"), "bindings")
+
+    monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("*.create", "#.delete"))
+    done = cli("check", "--json")
+    assert (done.status, wrong(done)) == (0, {})  # it may be meant
+    said = message(done, "bindings")
+    assert said.startswith("no queue of rabbitmq.queues takes mytable.update, which may be meant")
+    assert "AMQP lists no bindings without a delivery" in said
+
+    monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("mytable.#"))
+    assert "takes every routing key" in message(cli("check", "--json"), "bindings")
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+        channel.queue_declare("q", passive=True)  # nothing was made
+
+
+def test_a_queue_with_other_arguments_and_an_exchange_of_another_type_are_drift(
+    cli: Command, monkeypatch: pytest.MonkeyPatch, channel: Any
+) -> None:
+    monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("#"))
+    channel.exchange_declare("rethinkdb", "fanout", durable=True)
+    channel.queue_declare("q", durable=True, arguments={"x-queue-type": "quorum"})
+
+    done = cli("check", "--json")
+
+    assert done.status == 2
+    assert set(wrong(done)) == {"exchange rethinkdb", "queue q"}
+
+
+def test_the_tables_of_a_whole_database_are_found_and_looked_at(
+    cli: Command, connection: Any, database: str
+) -> None:
+    r.db(database).table_create("other", primary_key="key").run(connection)
+    r.db(database).table("other").wait().run(connection)
+
+    done = cli("check", "--json", "--table", f"{database}.*", "--table", f"{database}.mytable")
+
+    assert (done.status, wrong(done)) == (0, {})
+    assert message(done, f"tables {database}.*") == "2 now: mytable, other"
+    assert "primary key is 'id'" in message(done, f"table {database}.mytable")
+    assert "primary key is 'key'" in message(done, f"table {database}.other")

@@ -17,9 +17,10 @@ from rethinkdb import r
 
 from replicator.config import load_settings
 from replicator.errors import ReplicatorError
+from replicator.following import rethinkdb_server
 from replicator.publisher.broker import connect as connect_to_rabbitmq
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
-from replicator.service import rabbitmq_broker, rethinkdb_server
+from replicator.service import rabbitmq_broker
 from replicator.source.connection import connect as connect_to_rethinkdb
 from tests.support.consumer import Consumer
 from tests.support.markers import IN_URL, MARKER, PASSWORD, assert_hidden
@@ -35,6 +36,9 @@ def test_the_marker_would_be_found() -> None:
     for place in (PASSWORD, IN_URL, json.dumps(PASSWORD), plain, repr(PASSWORD)):
         with pytest.raises(AssertionError, match="shows the password"):
             assert_hidden({"place": place})
+
+
+_PAGES = ("status", "history", "metrics", "readyz", "livez")
 
 
 class Started(ReplicatorProcess):
@@ -66,7 +70,7 @@ class Started(ReplicatorProcess):
         assert {"outbox.db", "outbox.db-wal", "outbox.db.lock"} <= set(files)
         threads = [(each / "comm").read_bytes() for each in (process / "task").iterdir()]
         return (
-            {path: self.page(path) for path in ("/", "/status", "/metrics", "/readyz", "/livez")}
+            {f"/{name}": self.page(f"/{name}") for name in ("", *_PAGES)}
             | files
             | {
                 "log": self.log(),

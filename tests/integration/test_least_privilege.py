@@ -139,10 +139,19 @@ def _bind(url: str, queue: str) -> None:
         channel.queue_bind(queue, "rethinkdb", "#")
 
 
-def _assert_it_replicates(accounts: Accounts, admin: Any, database: str) -> None:
+def _give_an_exchange(accounts: Accounts, database: str, directory: Path) -> str:
+    path = directory / "replicator.toml"
+    path.write_text(f'[[tables]]\nname = "{database}.mytable"\nexchange = "shop-orders"\n')
+    accounts.replicator.settings["CONFIG"] = str(path)
+    return "shop-orders"
+
+
+def _assert_it_replicates(
+    accounts: Accounts, admin: Any, database: str, exchange: str = "rethinkdb"
+) -> None:
     """Run the whole service; a change gets through, and nothing is said of permissions."""
     replicator = accounts.replicator
-    with Consumer(accounts.admin_url) as consumer:
+    with Consumer(accounts.admin_url, exchange=exchange) as consumer:
         replicator.start_and_wait()
         r.db(database).table("mytable").insert({"id": 1}).run(admin)
         assert consumer.wait_for_count(1)[0].new_val == {"id": 1}
@@ -151,11 +160,17 @@ def _assert_it_replicates(accounts: Accounts, admin: Any, database: str) -> None
     assert "permission" not in replicator.log()
 
 
-@pytest.mark.parametrize("case", ["rabbitmq-exchange", "rabbitmq-queues", "rabbitmq-beforehand"])
+@pytest.mark.parametrize(
+    "case",
+    ["rabbitmq-exchange", "rabbitmq-queues", "rabbitmq-beforehand", "rabbitmq-exchanges"],
+)
 def test_what_the_page_gives_is_enough(
-    accounts: Accounts, connection: Any, database: str, case: str
+    accounts: Accounts, connection: Any, database: str, case: str, tmp_path: Path
 ) -> None:
     accounts.allow(Patterns.of(case))
+    exchange = "rethinkdb"
+    if case == "rabbitmq-exchanges":
+        exchange = _give_an_exchange(accounts, database, tmp_path)
     if case == "rabbitmq-queues":
         accounts.replicator.settings["RABBITMQ__QUEUES"] = json.dumps(_QUEUES)
     if case == "rabbitmq-beforehand":
@@ -163,7 +178,7 @@ def test_what_the_page_gives_is_enough(
 
     assert accounts.wrong() == (0, {})
     assert accounts.said("fence") == "may be declared"
-    _assert_it_replicates(accounts, connection, database)
+    _assert_it_replicates(accounts, connection, database, exchange)
     # Once more over what the first run has made.
     assert accounts.wrong() == (0, {})
 
@@ -200,17 +215,77 @@ def test_rethinkdb_s_user_may_do_nothing_else(
         assert r.db(database).table("mytable").get(1).run(mine) is None
 
 
-def test_a_whole_database_takes_two_system_tables_and_no_more(
-    accounts: Accounts, rethinkdb: RethinkServer, connection: Any, database: str
-) -> None:
+@pytest.fixture
+def whole(accounts: Accounts, connection: Any, database: str) -> Accounts:
+    """The page's user of a whole database, without what the table's block gave."""
+    accounts.allow(Patterns.of("rabbitmq-exchange"))
+    r.db(database).table("mytable").grant(accounts.name, {"read": None}).run(connection)
     accounts.grant_by_python("rethinkdb-database", connection, database)
+    accounts.replicator.settings["TABLES"] = f"{database}.*"
+    return accounts
+
+
+def test_a_whole_database_takes_one_system_table_and_no_more(
+    whole: Accounts, rethinkdb: RethinkServer, connection: Any, database: str
+) -> None:
     system = r.db("rethinkdb")
-    with rethinkdb.connect(user=accounts.name, password=_PASSWORD) as mine:
-        for name in ("table_config", "table_status"):
-            found = system.table(name).filter({"db": database}).run(mine)
-            assert [each["name"] for each in found] == ["mytable"]
-        for name in ("users", "permissions", "logs", "jobs", "server_config"):
+    with rethinkdb.connect(user=whole.name, password=_PASSWORD) as mine:
+        found = system.table("table_config").filter({"db": database}).run(mine)
+        assert [each["name"] for each in found] == ["mytable"]
+        for name in ("users", "permissions", "logs", "jobs", "server_config", "table_status"):
             denied(lambda name=name: system.table(name).limit(1).run(mine))
+    assert whole.wrong() == (0, {})
+    assert whole.said(f"tables {database}.*") == "1 now: mytable"
+    _assert_it_replicates(whole, connection, database)
+
+
+def test_a_table_that_is_created_later_needs_no_further_right(
+    whole: Accounts, connection: Any, database: str
+) -> None:
+    with Consumer(whole.admin_url) as consumer:
+        whole.replicator.start_and_wait()
+        r.db(database).table_create("later").run(connection)
+        r.db(database).table("later").wait().run(connection)
+        r.db(database).table("later").insert({"id": 1}).run(connection)
+        assert consumer.wait_for_count(1, 40)[0].routing_key == "later.create"
+    assert "permission" not in whole.replicator.log()
+
+
+def test_without_read_on_table_config_no_table_can_be_found(
+    whole: Accounts, connection: Any, database: str
+) -> None:
+    config = r.db("rethinkdb").table("table_config")
+    config.grant(whole.name, {"read": None}).run(connection)
+
+    status, wrong = whole.wrong()
+
+    assert (status, set(wrong)) == (2, {f"tables {database}.*"})
+    said = "no permission to read rethinkdb.table_config"
+    assert said in wrong[f"tables {database}.*"]
+    refusal = whole.refusal()
+    assert said in refusal
+    assert "grant it: r.db('rethinkdb').table('table_config').grant" in refusal
+
+
+def test_a_table_of_the_database_that_may_not_be_read_stops_no_other(
+    whole: Accounts, connection: Any, database: str
+) -> None:
+    r.db(database).table_create("secret").run(connection)
+    r.db(database).table("secret").wait().run(connection)
+    r.db(database).table("secret").grant(whole.name, {"read": False}).run(connection)
+
+    status, wrong = whole.wrong()
+    assert (status, set(wrong)) == (2, {f"table {database}.secret"})
+    with Consumer(whole.admin_url) as consumer:
+        whole.replicator.start()
+        r.db(database).table("mytable").insert({"id": 1}).run(connection)
+        assert consumer.wait_for_count(1, 40)[0].new_val == {"id": 1}
+    ready, facts = whole.replicator.get("readyz")
+    (cause,) = facts["not_ready"]
+    assert (ready, cause["table"]) == (503, f"{database}.secret")
+    assert "no permission to read" in str(cause["error"])
+    r.db(database).table("secret").grant(whole.name, {"read": None}).run(connection)
+    whole.replicator.wait_until_ready(90)
 
 
 def test_each_right_on_the_exchange_is_needed(accounts: Accounts) -> None:
@@ -230,6 +305,25 @@ def test_each_right_on_the_exchange_is_needed(accounts: Accounts) -> None:
         assert (status, set(wrong)) == (2, {"exchange rethinkdb"})
         assert "gives no permission" in wrong["exchange rethinkdb"]
         assert "refuses to take messages" in accounts.refusal()
+
+
+@pytest.mark.parametrize("less", ["configure", "write"])
+def test_each_right_on_the_exchange_of_a_table_is_needed(
+    accounts: Accounts, database: str, tmp_path: Path, less: str
+) -> None:
+    _give_an_exchange(accounts, database, tmp_path)
+    patterns, without = Patterns.of("rabbitmq-exchanges"), Patterns.of("rabbitmq-exchange")
+    setattr(patterns, less, getattr(without, less))
+    accounts.allow(patterns)
+
+    status, wrong = accounts.wrong()
+
+    assert (status, set(wrong)) == (2, {"exchange shop-orders"})
+    assert "gives no permission" in wrong["exchange shop-orders"]
+    refusal = accounts.refusal()
+    said = {"configure": "this user may not declare it", "write": "refuses to take messages"}
+    assert said[less] in refusal
+    assert "shop-orders" in refusal
 
 
 @pytest.mark.parametrize("less", ["configure", "write", "read"])

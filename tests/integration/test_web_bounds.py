@@ -6,38 +6,17 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from replicator.config import load_settings
 from replicator.web import bounds, server
 from replicator.web.server import Verdict, WebServer
+from tests.support.observed import FakeService
 from tests.support.wait import wait_until
 
 _MOST = 4
 _SECONDS = 1.0
-
-
-class FakeService:
-    """A service of which there is little to say."""
-
-    def liveness(self) -> Verdict:
-        return Verdict(is_ok=True, facts={"live": True})
-
-    def readiness(self) -> Verdict:
-        return Verdict(is_ok=True, facts={"ready": True})
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "version": "1",
-            "outbox": {"pending": 0, "parked": 0},
-            "broker": {"connected": True},
-            "feeds": [],
-        }
-
-    def render_metrics(self) -> bytes:
-        return b"replicator_in_flight 0\n" * 200_000  # more than sockets keep
 
 
 @pytest.fixture
@@ -47,7 +26,9 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     monkeypatch.setattr(server, "REQUEST_SECONDS", _SECONDS)
     monkeypatch.setattr(server, "REPLY_SECONDS", _SECONDS)
     monkeypatch.setattr(bounds, "_UNREAD_SECONDS", _SECONDS)
-    serving = WebServer("127.0.0.1", 0, FakeService())
+    service = FakeService()
+    service.metrics *= 200_000  # more than sockets keep
+    serving = WebServer("127.0.0.1", 0, service)
     thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield serving
@@ -144,7 +125,9 @@ def test_only_one_request_of_a_connection_is_answered(web: WebServer) -> None:
     assert answer.count(b"HTTP/1.0 200") == 1
 
 
-@pytest.mark.parametrize("path", [b"/", b"/status", b"/livez", b"/readyz", b"/metrics", b"/no"])
+@pytest.mark.parametrize(
+    "path", [b"/", b"/status", b"/history", b"/livez", b"/readyz", b"/metrics", b"/no"]
+)
 def test_every_answer_says_how_it_may_be_used(web: WebServer, path: bytes) -> None:
     head = ask(web, b"HEAD " + path + b" HTTP/1.1\r\n\r\n").decode()
 

@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 
 from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, Item, SnapshotRead
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
 from replicator.outbox.capture import Feed
@@ -28,10 +28,17 @@ class FakeSink:
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room
         self.entries: list[Entry] = []
+        self.withdrawn: list[int] = []
 
     def offer(self, entries: Sequence[Entry]) -> None:
         self.entries += entries
         self.room -= len(entries)
+
+    def readmit(self, entries: Sequence[Entry]) -> None:
+        self.offer(entries)
+
+    def withdraw(self, numbers: Collection[int]) -> None:
+        self.withdrawn += numbers
 
     @property
     def numbers(self) -> list[int]:
@@ -85,7 +92,7 @@ class Outbox:
             now=self.now + 60 * SECOND,
         )
 
-    def step(self, *items: FeedItem, outcomes: Sequence[Outcomes] = ()) -> None:
+    def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:
         """Do one step with those items, a second after the last one."""
         self.now += SECOND
         self.store.step(self.connection, Work(list(items), list(outcomes)), self.now)

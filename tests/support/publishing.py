@@ -10,6 +10,7 @@ from typing import Any, Self
 import pika
 
 from replicator.domain.model import Entry, Failure, Op, Origin, Outcomes, TableName
+from replicator.domain.routing import RoutingKey
 from replicator.domain.window import Window
 from replicator.errors import ReplicatorError
 from replicator.metrics import Metrics
@@ -68,7 +69,7 @@ class RunningPublisher:
         self.error: ReplicatorError | None = None
         self.publisher = Publisher(
             broker_of(broker) if isinstance(broker, str) else broker,
-            Publication(**publication),
+            Publication(**{"routing_keys": {TABLE: RoutingKey("{table}.{op}")}, **publication}),
             outbox_id=OUTBOX_ID,
             names={1: TABLE},
             report=self.reports.append,

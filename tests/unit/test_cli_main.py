@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from replicator import __version__
+from replicator.domain.model import Failure, Outcomes
 from tests.support.command import Command, command_line
+from tests.support.feed_elements import initial
 from tests.support.outbox import outbox
 
 COMMANDS = [
@@ -22,19 +24,33 @@ COMMANDS = [
     ["outbox", "list"],
     ["outbox", "show"],
     ["outbox", "stats"],
+    ["outbox", "redrive"],
+    ["outbox", "park"],
+    ["outbox", "discard"],
+    ["outbox", "export"],
+    ["outbox", "history"],
     ["feed"],
     ["feed", "list"],
     ["feed", "gaps"],
     ["feed", "baseline"],
+    ["feed", "resync"],
 ]
 READERS = [
     ["status"],
     ["outbox", "list"],
     ["outbox", "show", "1"],
     ["outbox", "stats"],
+    ["outbox", "redrive", "1"],
+    ["outbox", "redrive", "--all"],
+    ["outbox", "park", "1"],
+    ["outbox", "discard", "1", "--yes"],
+    ["outbox", "export"],
+    ["outbox", "history"],
+    ["status", "--watch"],
     ["feed", "list"],
     ["feed", "gaps"],
     ["feed", "baseline", "a.b"],
+    ["feed", "resync", "a.b"],
     ["migrate"],
 ]
 
@@ -163,3 +179,57 @@ def test_a_database_without_schema_is_to_be_migrated(
 
     assert done.status == 2
     assert "hint: run `replicator migrate`" in done.err
+
+
+def completed(command: str, monkeypatch: pytest.MonkeyPatch, cli: Command) -> list[str]:
+    """Return what a shell is told to complete a line with, whose last word is begun."""
+    monkeypatch.setenv("_REPLICATOR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", command)
+    monkeypatch.setenv("COMP_CWORD", str(len(command.split(" ")) - 1))
+    done = cli()
+    assert done.err == ""
+    return done.out.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("replicator outbox red", ["redrive"]),
+        ("replicator outbox redrive ", ["2"]),
+        ("replicator outbox park ", ["1", "3"]),
+        ("replicator outbox show ", ["1", "2", "3"]),
+        ("replicator outbox list --table d", ["db.t"]),
+        ("replicator feed resync ", ["db.t"]),
+        ("replicator feed resync x", []),
+    ],
+)
+def test_a_shell_completes_commands_tables_and_entries(
+    line: str, expected: list[str], tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
+    with outbox(tmp_path) as box:
+        documents = [initial({"id": n}) for n in range(3)]
+        box.step(box.opened(), box.batch(*documents), box.ready())
+        box.step(outcomes=[Outcomes(parked=[Failure(2, "refused", "no")])])
+
+    assert completed(line, monkeypatch, cli) == expected
+
+
+def test_a_shell_is_told_nothing_where_there_is_no_outbox(
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'none.db'}")
+
+    assert completed("replicator feed resync ", monkeypatch, cli) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(
+    shell: str, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_REPLICATOR_COMPLETE", f"source_{shell}")
+
+    done = cli()
+
+    assert done.status == 0
+    assert "_REPLICATOR_COMPLETE=complete_" in done.out

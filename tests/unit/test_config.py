@@ -27,6 +27,7 @@ from replicator.config.values import (
     parse_host_port,
     parse_size,
 )
+from replicator.domain.model import TableName, of_table
 from replicator.errors import SettingsInvalid
 
 TABLE = {"REPLICATOR_TABLES": "a.b"}
@@ -262,12 +263,13 @@ def test_settings_do_not_change() -> None:
         ),
         (
             "TABLES",
-            "a.*",
+            "*.b",
             (
-                "tables[0].name = 'a.*' ({}): a whole database is not available yet in this "
-                "version: name each of its tables"
+                "tables[0].name = '*.b' ({}): must be DATABASE.TABLE, each of the letters "
+                "a-z and A-Z, digits, _ and -"
             ),
         ),
+        ("TABLES", "a.*,a.*", "tables ({}): names a.* twice"),
         ("TABLES", "a.b,a.b", "tables ({}): names a.b twice"),
     ],
 )
@@ -332,17 +334,17 @@ def test_an_error_names_the_key_the_value_its_origin_and_what_is_allowed(
             "tables[a.b].exclude_fields = 'x' (file replicator.toml): must be a list",
         ),
         (
-            "[[tables]]\nname = 'a.b'\nenvelope = 'debezium'",
+            "[[tables]]\nname = 'a.b'\nenvelope = 'avro'",
             (
-                "tables[a.b].envelope = 'debezium' (file replicator.toml): "
-                "is not available yet in this version: only change is"
+                "tables[a.b].envelope = 'avro' (file replicator.toml): "
+                "must be 'change', 'cloudevents' or 'debezium'"
             ),
         ),
         (
-            "[[tables]]\nname = 'a.b'\nexchange = 'x'",
+            "[[tables]]\nname = 'a.b'\nexchange = ''",
             (
-                "tables[a.b].exchange = 'x' (file replicator.toml): an exchange per table "
-                "is not available yet in this version: set rabbitmq.exchange"
+                "tables[a.b].exchange = '' (file replicator.toml): must have 1 to 255 bytes "
+                "(AMQP's limit)"
             ),
         ),
         (
@@ -773,3 +775,13 @@ def test_each_described_default_is_what_the_setting_has_when_it_is_given() -> No
     settings = load({str(name): str(value) for name, value in given_all.items()})
 
     assert settings.model_dump() == load().model_dump()
+
+
+def test_a_table_that_names_no_exchange_has_the_main_one_also_beside_its_database(
+    toml: WriteToml,
+) -> None:
+    path = toml('[[tables]]\nname = "shop.*"\nexchange = "X"\n[[tables]]\nname = "shop.orders"\n')
+    exchanges = load_settings(path, environ={}).exchange_by_table
+
+    assert of_table(exchanges, TableName("shop", "orders")) == "rethinkdb"
+    assert of_table(exchanges, TableName("shop", "other")) == "X"

@@ -39,7 +39,7 @@ class Bench:
             clock=lambda: self.now,
         )
         self.frames = PublishFrames(
-            channel=1, frame_max=131072, exchange="rethinkdb", outbox_id=OUTBOX, is_persistent=True
+            channel=1, frame_max=131072, outbox_id=OUTBOX, is_persistent=True
         )
 
     def publish(self, *entries: Entry) -> list[tuple[str, int]]:
@@ -290,3 +290,89 @@ def test_large_batches_are_cut_into_several_writes(monkeypatch: pytest.MonkeyPat
     bench.delivery.accept(large)
 
     assert len(bench.delivery.take(bench.frames)) == 3
+
+
+def test_messages_go_to_the_exchange_of_their_table_or_of_its_whole_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {1: TableName("db", "t"), 2: TableName("db", "u"), 3: TableName("other", "t")}
+    bench = Bench(
+        monkeypatch,
+        exchanges={names[1]: "mine", TableName("db", "*"): "all"},
+        routing_keys={TableName("db", "*"): RoutingKey("{db}.{table}")},
+    )
+    monkeypatch.setattr(bench.delivery, "_names", names)
+    bench.delivery.accept(entry(number, feed_id=number) for number in names)
+    joined = b"".join(bench.delivery.take(bench.frames))
+
+    sent: list[tuple[str, str]] = []
+    while joined:
+        used, decoded = frame.decode_frame(joined)
+        joined = joined[used:]
+        if isinstance(decoded, frame.Method):
+            sent.append((decoded.method.exchange, decoded.method.routing_key))
+    assert sent == [("mine", "db.t"), ("all", "db.u"), ("rethinkdb", "t.update")]
+
+
+def test_publishing_is_tried_once_on_each_exchange_and_with_no_invented_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = dict.fromkeys(
+        [TableName("db", "a"), TableName("db", "b"), TableName("db", "c"), TableName("x", "*")],
+        RoutingKey("{table}.{op}"),
+    )
+    bench = Bench(
+        monkeypatch,
+        routing_keys=keys,
+        exchanges={TableName("db", "c"): "third", TableName("x", "*"): "of many"},
+    )
+
+    assert bench.delivery.probes() == [("rethinkdb", "a.update"), ("third", "c.update")]
+
+
+@pytest.mark.parametrize("policy", ["drop", "hold", "park"])
+def test_no_policy_is_asked_about_an_entry_that_was_withdrawn(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(monkeypatch, on_unroutable=policy)
+    bench.publish(entry(1, key="a"), entry(2, key="a"))
+    bench.delivery.window.withdraw([1])
+    bench.hand_back(1)
+    bench.ack(1)
+
+    bench.delivery.flush()
+    assert bench.reported == []
+    assert bench.sent() == [("t.update", 2)]
+
+
+def test_a_nack_of_an_entry_that_was_withdrawn_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    bench.publish(entry(1), entry(2))
+    bench.delivery.window.withdraw([1])
+    bench.nack(2, multiple=True)
+
+    assert numbers(bench.flush().failed) == [(2, "nacked")]
+    bench.now += 100
+    assert bench.sent() == [("t.update", 2)]
+
+
+def test_what_was_withdrawn_is_no_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    bench.publish(entry(1), entry(2))
+    bench.delivery.window.withdraw([1])
+    bench.delivery.suspect("PRECONDITION_FAILED - message size 9 is larger")
+
+    assert numbers(bench.flush().parked) == [(2, "too_large")]
+    assert bench.sent() == []
+
+
+def test_a_redriven_entry_that_amqp_cannot_carry_is_parked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(
+        monkeypatch, routing_keys={NAMES[2]: RoutingKey("{table}{table}{table}{table}{table}")}
+    )
+    bench.delivery.readmit([entry(1, feed_id=2), entry(2)])
+
+    assert numbers(bench.flush().parked) == [(1, "routing_key_too_long")]
+    assert bench.sent() == [("t.update", 2)]

@@ -11,7 +11,7 @@ from pika import frame, spec
 
 from replicator.domain.message import compact_headers, full_headers
 from replicator.domain.model import Entry, Op, Origin, TableName
-from replicator.publisher.frames import PublishFrames
+from replicator.publisher.frames import PublishFrames, address
 
 OUTBOX = "abcdefg2"
 NAME = TableName("db", "tablé")
@@ -83,13 +83,14 @@ def test_every_byte_is_what_pika_would_send(
     frames = PublishFrames(
         channel=number,
         frame_max=SMALL_FRAMES,
-        exchange=exchange,
         outbox_id=OUTBOX,
         is_persistent=is_persistent,
     )
     pieces: list[bytes] = []
-    frames.append(pieces, entry, key.encode(), headers)
-    frames.append(pieces, entry, key.encode(), headers)  # the second time from what was kept
+    frames.append(pieces, entry, address(exchange, key), headers)
+    frames.append(
+        pieces, entry, address(exchange, key), headers
+    )  # the second time from what was kept
 
     expected = marshaled_by_pika(
         entry,
@@ -140,10 +141,9 @@ def test_pika_publishes_with_the_same_frames() -> None:
     PublishFrames(
         channel=5,
         frame_max=SMALL_FRAMES,
-        exchange="rethinkdb",
         outbox_id=OUTBOX,
         is_persistent=True,
-    ).append(pieces, entry, b"t.update", None)
+    ).append(pieces, entry, address("rethinkdb", "t.update"), None)
 
     assert b"".join(pieces) == b"".join(sent)
 
@@ -153,9 +153,9 @@ def test_pika_publishes_with_the_same_frames() -> None:
 def test_the_properties_of_a_live_change_stay_within_64_bytes(number: int, op: Op) -> None:
     entry = Entry(number, 1, "k" * 127, op, Origin.FEED, b"{}", 1_700_000_000_000_000)
     pieces: list[bytes] = []
-    PublishFrames(
-        channel=1, frame_max=131072, exchange="rethinkdb", outbox_id=OUTBOX, is_persistent=True
-    ).append(pieces, entry, b"t.update", compact_headers(entry))
+    PublishFrames(channel=1, frame_max=131072, outbox_id=OUTBOX, is_persistent=True).append(
+        pieces, entry, address("rethinkdb", "t.update"), compact_headers(entry)
+    )
     used, method = frame.decode_frame(b"".join(pieces))
     assert isinstance(method, frame.Method)
     _, header = frame.decode_frame(b"".join(pieces)[used:])
@@ -163,3 +163,27 @@ def test_the_properties_of_a_live_change_stay_within_64_bytes(number: int, op: O
     assert isinstance(header, frame.Header)
     encoded = b"".join(header.properties.encode())
     assert len(encoded) <= 64
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"old_val":null,"new_val":{"specversion":"1.0"}}', "application/json"),
+        (b'{"before":null,"after":{},"op":"c"}', "application/json"),
+        (b'{"specversion":"1.0","id":"a-1"}', "application/cloudevents+json"),
+        (b"", "application/json"),
+    ],
+)
+def test_the_content_type_is_that_of_the_form_in_which_a_body_was_captured(
+    body: bytes, content_type: str
+) -> None:
+    entry = Entry(1, 1, "1", Op.CREATE, Origin.FEED, body, 1_700_000_000_000_000)
+    pieces: list[bytes] = []
+    PublishFrames(channel=1, frame_max=131072, outbox_id=OUTBOX, is_persistent=True).append(
+        pieces, entry, address("rethinkdb", "t.create"), None
+    )
+    used, _ = frame.decode_frame(b"".join(pieces))
+    _, header = frame.decode_frame(b"".join(pieces)[used:])
+
+    assert isinstance(header, frame.Header)
+    assert header.properties.content_type == content_type

@@ -299,3 +299,19 @@ def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
     found.on_blocked("memory")
 
     assert found._reason_to_leave(1e9) is None
+
+
+def test_orders_are_followed_in_the_order_in_which_they_came() -> None:
+    found = publisher()
+    room = found.room
+    found.offer([entry(1), entry(2)])
+    found.withdraw([1, 2])
+    found.readmit([entry(2)])
+    found.withdraw([3])
+    found.offer([entry(3)])
+    found._turn()
+
+    window = found._delivery.window
+    assert [each.number for each in window.take(0)] == [2, 3]
+    assert found.room == room
+    assert found._incoming_count == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.routing import MAX_BYTES, RoutingKey
+from replicator.domain.routing import MAX_BYTES, RoutingKey, is_matched
 
 NAMES = st.text("abcXYZ019_-", min_size=1, max_size=40)
 OPS = st.sampled_from(["create", "update", "delete"])
@@ -65,3 +65,33 @@ def test_a_broken_template_is_refused_with_its_fault(template: str, complaint: s
 def test_equal_templates_make_equal_keys() -> None:
     assert RoutingKey("{db}") == RoutingKey("{db}")
     assert hash(RoutingKey("{db}")) == hash(RoutingKey("{db}"))
+
+
+@pytest.mark.parametrize(
+    ("binding", "key", "expected"),
+    [
+        ("#", "orders.update", True),
+        ("#", "", True),
+        ("orders.*", "orders.update", True),
+        ("orders.*", "orders", False),
+        ("orders.*", "orders.update.now", False),
+        ("orders.#", "orders", True),
+        ("#.update", "shop.orders.update", True),
+        ("#.update", "update", True),
+        ("#.update", "update.orders", False),
+        ("*.#.*", "orders", False),
+        ("#.#", "a.b.c", True),
+        ("#.b.#.d", "a.b.c.b.d", True),
+        ("#.b.#.d", "a.b.c.b", False),
+        ("orders.update", "orders.update", True),
+        ("orders.updat", "orders.update", False),
+        ("*", "a", True),
+        ("", "a", False),
+    ],
+)
+def test_a_binding_takes_what_a_topic_exchange_would_deliver(
+    binding: str,
+    key: str,
+    expected: bool,  # noqa: FBT001 -- pytest names arguments
+) -> None:
+    assert is_matched(binding, key) is expected

@@ -4,40 +4,13 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from replicator.errors import SettingsInvalid
-from replicator.web.server import Verdict, WebServer, reply
-
-
-class FakeService:
-    """A service whose state the test sets."""
-
-    def __init__(self) -> None:
-        self.is_live = self.is_ready = True
-
-    def liveness(self) -> Verdict:
-        return Verdict(self.is_live, {"live": self.is_live, "stuck": []})
-
-    def readiness(self) -> Verdict:
-        facts = {"ready": self.is_ready}
-        return Verdict(self.is_ready, facts if self.is_ready else {**facts, "not_ready": ["feed"]})
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "version": "1<2",
-            "outbox": {"pending": 3, "parked": 1},
-            "broker": {"connected": False},
-            "feeds": [
-                {"table": "db.<b>", "state": "lost", "last_error": "<script>"},
-                {"table": "db.t", "state": "ready", "last_error": None},
-            ],
-        }
-
-    def render_metrics(self) -> bytes:
-        return b"replicator_in_flight 0\n"
+from replicator.web.server import WebServer, reply
+from tests.support.observed import FakeService
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -93,18 +66,26 @@ def test_metrics_are_prometheus_text(service: FakeService) -> None:
     assert answer.content_type.startswith("text/plain; version=0.0.4")
 
 
-def test_the_page_for_people_shows_the_feeds_and_escapes_what_it_shows(
-    service: FakeService,
-) -> None:
+def test_the_page_for_people_is_html_that_nothing_can_be_loaded_into(service: FakeService) -> None:
     page = reply("/", service)
-    text = page.body.decode()
 
     assert page.content_type.startswith("text/html")
-    assert "db.t" in text
-    assert "not connected" in text
-    assert "<script>" not in text
-    assert "db.&lt;b&gt;" in text
-    assert "1&lt;2" in text
+    assert page.policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in page.policy
+    assert "script-src" not in reply("/status", service).policy
+
+
+def test_the_history_is_json(service: FakeService) -> None:
+    answer = reply("/history", service)
+
+    assert (answer.status, json.loads(answer.body)) == (200, service.history())
+
+
+def test_the_serving_thread_lets_samples_be_taken_without_a_request(
+    server: WebServer, service: FakeService
+) -> None:
+    del server
+    wait_until(lambda: service.samples > 1, 20, "two samples")
 
 
 def test_an_unknown_path_is_told_which_there_are(service: FakeService) -> None:

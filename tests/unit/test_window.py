@@ -229,3 +229,125 @@ def test_the_lowest_number_is_looked_for_everywhere() -> None:
     found.take(10)
     found.confirm(9, multiple=True)
     assert found.lowest == sys.maxsize
+
+
+def test_a_redriven_entry_goes_before_newer_ones_that_are_not_published() -> None:
+    found = window(entry(3, "a"), entry(4, "a"), entry(5, "b"))
+    found.readmit([entry(1, "a"), entry(2, "b")])
+
+    assert found.buffered == 5
+    assert numbers(found.take(0)) == [1, 2]
+    found.confirm(2, multiple=True)
+    assert numbers(found.take(0)) == [3, 5]
+
+
+def test_a_redriven_entry_waits_for_what_is_in_flight_of_its_document() -> None:
+    found = window(entry(2, "a"), entry(3, "a"))
+    found.take(0)
+    found.readmit([entry(1, "a")])
+
+    assert found.take(0) == []
+    found.confirm(1, multiple=False)
+    assert numbers(found.take(0)) == [1]
+    found.confirm(2, multiple=False)
+    assert numbers(found.take(0)) == [3]
+
+
+def test_a_redriven_entry_goes_before_a_newer_one_that_was_refused() -> None:
+    found = window(entry(2, "a"), entry(3, "a"), entry(4, "b"))
+    found.take(0)
+    found.nack(1, multiple=False, now=0)  # 2 waits for its backoff, 3 for 2
+    found.readmit([entry(1, "a")])
+
+    assert found.buffered == 3
+    assert numbers(found.take(0)) == [1]
+    found.confirm(3, multiple=True)
+    assert numbers(found.take(0)) == [2]
+    found.confirm(4, multiple=False)
+    assert numbers(found.take(0)) == [3]
+
+
+def test_a_redriven_entry_goes_before_a_newer_one_that_is_due() -> None:
+    found = window(entry(2, "a"), entry(3, "a"), entry(4, "b"))
+    found.take(0)
+    found.confirm(1, multiple=False)  # 3 is due
+    found.readmit([entry(1, "a")])
+
+    assert numbers(found.take(0)) == [1]
+    found.confirm(3, multiple=False)
+    assert numbers(found.take(0)) == [3]
+
+
+def test_an_entry_that_is_here_is_not_admitted_twice() -> None:
+    found = window(*(entry(n, "a") for n in (1, 2)), entry(3), entry(4), in_flight=2)
+    found.take(0)  # 1 and 3 are in flight, 2 waits, 4 is ready
+    found.readmit([entry(n) for n in (1, 2, 3, 4)])
+    assert (found.in_flight, found.buffered) == (2, 2)
+
+    found.nack(2, multiple=False, now=0)
+    found.readmit([entry(3)])
+    assert (found.in_flight, found.buffered, found.refused) == (1, 3, 1)
+    found.confirm(1, multiple=False)
+    found.readmit([entry(2, "a")])
+    assert found.buffered == 3
+
+
+def test_what_is_not_in_flight_is_withdrawn_from_everywhere() -> None:
+    found = window(*(entry(n, "a") for n in (1, 2, 5)), entry(3), entry(4), in_flight=2)
+    found.take(0)
+    found.nack(2, multiple=False, now=0)  # 3 waits for its backoff
+    found.withdraw([2, 3, 4, 99])
+
+    assert (found.in_flight, found.buffered, found.refused) == (1, 1, 0)
+    found.confirm(1, multiple=False)
+    assert numbers(found.take(100)) == [5]
+    found.confirm(3, multiple=False)
+    assert found.is_empty
+
+
+def test_an_entry_that_is_due_is_withdrawn_and_the_next_of_its_document_goes() -> None:
+    found = window(entry(1, "a"), entry(2, "a"), entry(3, "a"))
+    found.take(0)
+    found.confirm(1, multiple=False)
+    found.withdraw([2])
+
+    assert numbers(found.take(0)) == [3]
+
+
+def test_what_is_in_flight_and_withdrawn_is_not_sent_again() -> None:
+    found = window(entry(1), entry(2), entry(3), entry(4))
+    found.take(0)
+    found.withdraw([1, 2, 3])
+    assert found.is_withdrawn(1)
+
+    assert numbers(found.nack(1, multiple=False, now=0)) == [1]
+    assert not found.is_withdrawn(1)
+    (confirmed,) = found.confirm(2, multiple=False)
+    assert confirmed.entry.number == 2
+    assert numbers(found.lost()) == [4]
+    assert numbers(found.take(100)) == [4]
+    found.confirm(1, multiple=False)
+    assert found.is_empty
+    assert found.refused == 0
+
+
+def test_what_was_withdrawn_in_flight_and_redriven_is_sent_again_when_it_must_be() -> None:
+    found = window(entry(1), entry(2))
+    found.take(0)
+    found.withdraw([1])
+    found.readmit([entry(1)])
+
+    assert not found.is_withdrawn(1)
+    assert numbers(found.lost()) == [1, 2]
+    assert numbers(found.take(0)) == [1, 2]
+
+
+def test_a_lost_channel_puts_redriven_entries_in_order_too() -> None:
+    found = window(entry(2, "a"), entry(3, "b"))
+    found.take(0)
+    found.readmit([entry(1, "a")])
+    found.lost()
+
+    assert numbers(found.take(0)) == [1, 3]
+    found.confirm(1, multiple=False)
+    assert numbers(found.take(0)) == [2]

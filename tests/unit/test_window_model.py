@@ -32,6 +32,8 @@ class Broker(RuleBasedStateMachine):
         self.offered: dict[int, Entry] = {}
         self.settled: set[int] = set()
         self.removed: set[int] = set()
+        self.withdrawn: set[int] = set()  # while they are in flight
+        self.redriven: set[int] = set()
         self.unconfirmed: dict[int, Entry] = {}  # by delivery tag, as the broker counts
         self.is_returned: set[int] = set()  # numbers of unconfirmed entries handed back
         self.next_tag = 1
@@ -69,7 +71,10 @@ class Broker(RuleBasedStateMachine):
             older = [
                 other.number
                 for other in self.open_entries()
-                if (other.feed_id, other.key) == document and other.number < entry.number
+                if (other.feed_id, other.key) == document
+                and other.number < entry.number
+                # It may come late: what was in flight or due before it goes first.
+                and other.number not in self.redriven
             ]
             assert not older, "overtook an older entry of its document"
             limit = self.window.cap or self.limits.in_flight
@@ -77,11 +82,44 @@ class Broker(RuleBasedStateMachine):
                 assert len(self.unconfirmed) < limit
                 assert bytes_before + len(entry.body) <= self.limits.in_flight_bytes
             bytes_before += len(entry.body)
-            if entry.number not in self.first_sent[document]:
+            if entry.number not in {*self.first_sent[document], *self.redriven}:
                 self.first_sent[document].append(entry.number)
-            self.last_sent[document] = entry.number
+            if entry.number not in self.redriven:
+                self.last_sent[document] = entry.number
             self.unconfirmed[self.next_tag] = entry
             self.next_tag += 1
+
+    # An operator's side.
+
+    def _in_flight(self) -> set[int]:
+        return {entry.number for entry in self.unconfirmed.values()}
+
+    @precondition(lambda self: self.offered)
+    @rule(chosen=st.sets(st.integers(0, 30), min_size=1, max_size=4))
+    def withdraw(self, chosen: set[int]) -> None:
+        numbers = {1 + position % self.number for position in chosen}
+        self.window.withdraw(numbers)
+        self.withdrawn |= numbers & self._in_flight()
+        for number in numbers & {entry.number for entry in self.open_entries()}:
+            if number not in self._in_flight():
+                self.removed.add(number)
+                self.refused.pop(number, None)
+
+    @precondition(lambda self: self.removed | self.withdrawn)
+    @rule(chosen=st.sets(st.integers(0, 30), min_size=1, max_size=4))
+    def redrive(self, chosen: set[int]) -> None:
+        possible = sorted(self.removed | self.withdrawn)
+        numbers = {possible[position % len(possible)] for position in chosen}
+        self.window.readmit(self.offered[number] for number in numbers)
+        # What was refused of these documents goes behind the older entry, without its backoff.
+        documents = {(self.offered[n].feed_id, self.offered[n].key) for n in numbers}
+        for number, (attempts, _) in self.refused.items():
+            entry = self.offered[number]
+            if (entry.feed_id, entry.key) in documents:
+                self.refused[number] = (attempts, self.now)
+        self.withdrawn -= numbers
+        self.removed -= numbers
+        self.redriven |= numbers
 
     # The broker's side.
 
@@ -114,6 +152,7 @@ class Broker(RuleBasedStateMachine):
                 continue
             self.is_returned.discard(entry.number)
             if is_held:
+                assert self.window.is_withdrawn(entry.number) is (entry.number in self.withdrawn)
                 self.window.retry(entry, self.now)
                 self._refuse(entry.number)
             else:
@@ -132,16 +171,27 @@ class Broker(RuleBasedStateMachine):
 
     def _settle(self, number: int) -> None:
         self.settled.add(number)
+        self.withdrawn.discard(number)
         self.refused.pop(number, None)
 
     def _refuse(self, number: int) -> None:
+        if number in self.withdrawn:
+            self.withdrawn.discard(number)
+            self.removed.add(number)
+            self.refused.pop(number, None)
+            return
         attempts = self.refused.get(number, (0, 0.0))[0] + 1
         self.refused[number] = (attempts, self.now + min(attempts, 3))
 
     @rule(parked=st.integers(0, 5), cap=st.none() | st.integers(1, 3))
     def lose_the_channel(self, parked: int, cap: int | None) -> None:
         suspects = self.window.lost()
-        assert suspects == list(self.unconfirmed.values())
+        in_flight = self.unconfirmed.values()
+        assert suspects == [entry for entry in in_flight if entry.number not in self.withdrawn]
+        for number in self.withdrawn:
+            self.removed.add(number)
+            self.refused.pop(number, None)
+        self.withdrawn.clear()
         if parked < len(suspects):
             gone = suspects[parked]
             assert self.window.remove([gone.number]) == [gone]
@@ -197,7 +247,8 @@ class Broker(RuleBasedStateMachine):
             sendable = [
                 entry.number
                 for entry in self.offered.values()
-                if (entry.feed_id, entry.key) == document and entry.number not in self.removed
+                if (entry.feed_id, entry.key) == document
+                and entry.number not in self.removed | self.redriven
             ]
             assert not sendable or number >= max(sendable)
 

@@ -1,0 +1,282 @@
+"""The tables that are followed: a reader and a thread for each, started and ended at run time.
+
+Tables that the settings name have their readers from the start. Those of a whole database come
+and go: discovery says which are there, the store makes a feed of each, and its reader starts.
+
+Locks: the dictionary of readers is changed by the thread that builds the service, by discovery
+and by the store, and read by all.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Final, NamedTuple
+
+import msgspec
+
+from replicator.config import Settings, Table
+from replicator.domain.flow import FeedSink, TableDropped, TableFound, TableSettings
+from replicator.domain.hosts import InTurn
+from replicator.domain.model import TableName
+from replicator.errors import ReplicatorError
+from replicator.log import get_logger
+from replicator.metrics import Metrics
+from replicator.outbox.feed import Feed
+from replicator.source.changefeed import FieldRules, now_us, open_changefeed
+from replicator.source.connection import Server
+from replicator.source.discovery import Discovery, open_table_config
+from replicator.source.reader import FeedReader
+from replicator.source.watchdog import Watch, Watchdog
+
+_JOIN_SECONDS: Final = 0.5
+
+
+class Worker:
+    """A thread of the service; remembers how it ended and says so."""
+
+    def __init__(self, name: str, run: Callable[[], None], on_end: Callable[[], None]) -> None:
+        """Name it; `start` starts it."""
+        self.name = name
+        self.error: Exception | None = None
+        self._run = run
+        self._on_end = on_end
+        self.thread: Final = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except Exception as err:  # noqa: BLE001 -- the loop's boundary: the supervisor decides
+            self.error = err
+            # What has a name is told by whoever `run` raises it to; a defect is told here as well,
+            # with its trace at debug level.
+            if not isinstance(err, ReplicatorError):
+                get_logger("service").exception("a part ended by a defect", part=self.name)
+        finally:
+            self._on_end()
+
+
+def rethinkdb_server(settings: Settings) -> Server:
+    """Return how to reach RethinkDB, from the settings."""
+    source = settings.rethinkdb
+    return Server(InTurn(source.hosts), source.user, source.password, source.tls_ca_file)
+
+
+def table_settings(name: TableName, table: Table) -> TableSettings:
+    """Return what the store must know of a table that has these options."""
+    fields: dict[str, list[str]] = {}
+    if table.include_fields:
+        fields["include"] = sorted(table.include_fields)
+    if table.exclude_fields:
+        fields["exclude"] = sorted(table.exclude_fields)
+    return TableSettings(
+        name,
+        # Stable text of which fields the feed shows: it decides what the digests are over.
+        msgspec.json.encode(fields).decode(),
+        keep_documents=table.keep_documents,
+        is_baseline=table.initial == "baseline",
+        envelope=table.envelope,
+    )
+
+
+class _Followed(NamedTuple):
+    reader: FeedReader
+    worker: Worker
+    watch: Watch
+
+
+class Following:
+    """The readers of all tables, and discovery where whole databases are followed."""
+
+    def __init__(
+        self, settings: Settings, sink: FeedSink, metrics: Metrics, on_end: Callable[[], None]
+    ) -> None:
+        """Follow nothing yet.
+
+        Args:
+            settings: which tables, and where.
+            sink: the store's inbox.
+            metrics: where reconnects are counted.
+            on_end: called when any of the threads has ended.
+        """
+        self._settings = settings
+        self._sink = sink
+        self._metrics = metrics
+        self._on_end = on_end
+        self._log = get_logger("service")
+        self.watchdog: Final = Watchdog()
+        self._lock = threading.Lock()
+        self._followed: dict[TableName, _Followed] = {}
+        self._wanted: frozenset[TableName] = frozenset()
+        self._present: frozenset[TableName] = frozenset()
+        self._is_started = False
+        self._stop = threading.Event()
+        self.discovery: Discovery | None = None
+        self._discovering: Worker | None = None
+
+    # Building.
+
+    def named(self) -> list[TableSettings]:
+        """Return the tables that the settings name one by one."""
+        return [
+            table_settings(table.full_name, table)
+            for table in self._settings.tables
+            if not table.full_name.is_pattern
+        ]
+
+    def remembered(self, known: Collection[TableName]) -> list[TableSettings]:
+        """Return those of the tables known to the outbox that discovery decides about."""
+        return [self._settings_of(name) for name in known if self._is_discovered(name)]
+
+    def discover(self, known: Collection[TableName]) -> None:
+        """Look for the tables of whole databases, where the settings name any; before `start`."""
+        databases = self._settings.databases
+        if not databases:
+            return
+        opener = partial(open_table_config, rethinkdb_server(self._settings), self.watchdog.watch())
+        mine = [name for name in known if self._is_discovered(name)]
+        self._present = frozenset(mine)
+        self.discovery = Discovery(databases, opener, self.take, self._metrics, known=mine)
+        self._discovering = Worker("discovery", self.discovery.run, self._on_end)
+
+    def follow(self, feed: Feed) -> None:
+        """Give a feed its reader, and start it if the service runs; nothing if it has one."""
+        with self._lock:
+            is_unwanted = self._is_discovered(feed.name) and feed.name not in self._wanted
+            # Race: a table that was found can be gone again before the store has made its feed.
+            if feed.name in self._followed or is_unwanted or self._stop.is_set():
+                return
+            watch = self.watchdog.watch()
+            reader = self._reader(feed, watch)
+            worker = Worker(f"reader {feed.name}", reader.run, self._on_end)
+            self._followed[feed.name] = _Followed(reader, worker, watch)
+            if self._is_started:
+                worker.thread.start()
+
+    def _reader(self, feed: Feed, watch: Watch) -> FeedReader:
+        table = self._settings.table(feed.name)
+        if table is None:
+            raise ValueError(f"a feed of {feed.name}, which the settings do not name")
+        fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
+        opener = partial(
+            open_changefeed,
+            rethinkdb_server(self._settings),
+            feed.name,
+            fields,
+            watch=watch,
+        )
+        return FeedReader(
+            feed.id,
+            feed.name,
+            lambda queue_size: opener(queue_size=queue_size),
+            self._sink,
+            self._metrics,
+            queue_size=self._settings.rethinkdb.changefeed_queue_size,
+            is_patient=self._is_discovered(feed.name),
+        )
+
+    def _is_discovered(self, name: TableName) -> bool:
+        """Whether a table is followed for its database, not for its own name."""
+        table = self._settings.table(name)
+        return table is not None and table.full_name.is_pattern
+
+    def _settings_of(self, name: TableName) -> TableSettings:
+        table = self._settings.table(name)
+        if table is None:
+            raise ValueError(f"{name} is in none of the databases that are followed")
+        return table_settings(name, table)
+
+    # Running.
+
+    def start(self) -> None:
+        """Start all threads."""
+        with self._lock:
+            self._is_started = True
+            workers = [each.worker for each in self._followed.values()]
+        if self._discovering is not None:
+            workers.append(self._discovering)
+        for worker in workers:
+            worker.thread.start()
+
+    def take(self, found: Collection[TableName], away: Collection[TableName]) -> None:
+        """Follow the tables that are there, and give up those that are gone.
+
+        For discovery's thread; waits for readers to end and for the store. ``away`` are tables
+        that may come back in a moment: nothing is done about them.
+        """
+        found = {name for name in found if self._is_discovered(name)}
+        gone = self._present - found - set(away)
+        new = found - self._wanted
+        self._present = (self._present | found) - gone
+        for name in sorted(gone):
+            self._log.info("table is gone", table=str(name))
+            if not self._give_up(name):
+                return
+        for name in sorted(new):
+            self._log.info("table is there, following it", table=str(name))
+            with self._lock:
+                self._wanted |= {name}
+            self._sink.put(TableFound(self._settings_of(name), now_us()))
+
+    def _give_up(self, name: TableName) -> bool:
+        with self._lock:
+            self._wanted -= {name}
+            followed = self._followed.pop(name, None)
+        if followed is not None:
+            followed.reader.stop()
+            while followed.worker.thread.is_alive():
+                if self._stop.is_set():
+                    return False
+                followed.worker.thread.join(_JOIN_SECONDS)
+            self.watchdog.forget(followed.watch)
+        # Order matters: what the reader still handed over is before this, and nothing of it after.
+        self._sink.put(TableDropped(name, now_us()))
+        return True
+
+    # For other threads.
+
+    @property
+    def readers(self) -> list[FeedReader]:
+        """The readers there are now."""
+        with self._lock:
+            return [each.reader for each in self._followed.values()]
+
+    def request_resync(self, name: TableName) -> bool:
+        """Ask the reader of a table for a new snapshot; whether there is one."""
+        with self._lock:
+            followed = self._followed.get(name)
+        if followed is not None:
+            followed.reader.request_resync()
+        return followed is not None
+
+    @property
+    def wanted(self) -> frozenset[TableName]:
+        """The tables of whole databases that are there."""
+        return self._wanted
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every feed is open, and the list of tables followed where it is wanted."""
+        return all(reader.is_connected for reader in self.readers) and (
+            self.discovery is None or self.discovery.status.is_current
+        )
+
+    def workers(self) -> list[Worker]:
+        """Return the threads that must run as long as the service does."""
+        with self._lock:
+            workers = [each.worker for each in self._followed.values()]
+        return workers if self._discovering is None else [*workers, self._discovering]
+
+    def stop(self, seconds: float) -> None:
+        """End all readers and discovery, waiting for them at most so long."""
+        with self._lock:
+            # Critical section: no reader is added after this.
+            self._stop.set()
+        if self.discovery is not None:
+            self.discovery.stop()
+        for reader in self.readers:
+            reader.stop()
+        deadline = time.monotonic() + seconds
+        for worker in self.workers():
+            if worker.thread.ident is not None:
+                worker.thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,51 @@
+"""Where a feed stands, as the store knows it: immutable values, copied by each step."""
+
+import dataclasses
+
+from replicator.domain.feed_state import FeedState
+from replicator.domain.model import TableName
+from replicator.domain.reconcile import SnapshotRules, TableRules
+from replicator.domain.seen_rows import SeenRows
+from replicator.outbox.feeds import Gap
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A snapshot under way."""
+
+    rules: SnapshotRules
+    seen: SeenRows
+    key_name: str  # the primary key of the documents that were in the index before
+    is_read: bool = False  # the feed said ready; what was not seen is looked for
+    swept_to: str | None = None  # the last key that was looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Where a feed stands, as the store knows it."""
+
+    id: int
+    name: TableName
+    rules: TableRules
+    is_baseline: bool
+    projection: str
+    absorb_changed: bool
+    indexed_key: str | None = None  # the primary key of the documents in the index
+    state: FeedState = FeedState.LOST
+    table_id: str | None = None
+    opened_at: int | None = None
+    alive_at: int | None = None
+    first_ready_at: int | None = None
+    ready_at: int | None = None
+    changed_at: int | None = None
+    state_since: int = 0
+    saved_at: int = 0
+    captured: int = 0
+    compared: int = 0
+    skipped: int = 0
+    gap: Gap | None = None
+    is_restarted: bool = True  # not opened yet by this process
+    is_dropped: bool = False  # the table is gone; the snapshot is an empty one
+    snapshot: Snapshot | None = None
+    last_error: str | None = None
+    last_error_at: int | None = None

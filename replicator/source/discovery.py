@@ -1,0 +1,278 @@
+"""Which tables there are: looked at while the service runs, for settings such as ``shop.*``.
+
+RethinkDB compares its system table ``table_config`` once a second for whoever has a changefeed on
+it. The feed only says that something changed; what is there is then read as a whole, and so it
+is every half minute, so that there is one way to learn of a table. `read` on ``table_config`` is
+all the permission that it takes.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Protocol
+
+import tenacity
+from rethinkdb import errors as reql
+from rethinkdb import r
+
+from replicator.domain.model import TableName
+from replicator.domain.retry import CONNECT, PERMANENT
+from replicator.errors import FeedAborted, PermanentError, ReplicatorError, TransientError
+from replicator.log import get_logger
+from replicator.metrics import Metrics
+from replicator.retrying import for_ever
+from replicator.source.connection import Server, close, connect, shut, translated, watched
+from replicator.source.watchdog import Watch
+
+_WAIT_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 20.0
+_LIST_EVERY_SECONDS: Final = 30.0
+# A server that has just joined its cluster may not know every table yet, and to take one for
+# dropped costs a delete for each of its documents.
+_AWAY_SECONDS: Final = 5.0
+SYSTEM: Final = TableName("rethinkdb", "table_config")
+
+
+class Tables(Protocol):
+    """What discovery reads: an open feed on the list of tables, and the list."""
+
+    def changed(self, wait_seconds: float) -> bool:
+        """Wait at most this long for a change of the list; whether there was one."""
+        ...
+
+    def names(self) -> frozenset[TableName]:
+        """Return the tables of all databases."""
+        ...
+
+    def abort(self) -> None:
+        """End it from another thread."""
+        ...
+
+
+class TableConfig:
+    """The system table ``table_config`` over one connection, with a changefeed on it."""
+
+    def __init__(self, connection: Any, cursor: Any, watch: Watch) -> None:
+        """Wrap what `open_table_config` opened."""
+        self._connection = connection
+        self._cursor = cursor
+        self._watch = watch
+
+    def changed(self, wait_seconds: float) -> bool:
+        """Wait at most this long for a change of any table's row; whether there was one.
+
+        Raises:
+            FeedDisconnected, FeedAborted: it has to be opened again.
+        """
+        with translated(str(SYSTEM)), self._watched(wait_seconds + _ANSWER_SECONDS):
+            try:
+                self._cursor.next(wait=wait_seconds)
+            except reql.ReqlTimeoutError:
+                return False
+            except reql.ReqlCursorEmpty as err:
+                raise FeedAborted(f"the changefeed of {SYSTEM} ended") from err
+        # What changed does not matter, nor how often.
+        self._cursor.items.clear()
+        return True
+
+    def names(self) -> frozenset[TableName]:
+        """Return the tables of all databases, also those that are not available now.
+
+        Raises:
+            FeedDisconnected, FeedAborted: try again.
+            SourceRefused: no permission.
+        """
+        with translated(str(SYSTEM)), self._watched(_ANSWER_SECONDS):
+            return read_names(self._connection)
+
+    def abort(self) -> None:
+        """End it from another thread: whoever reads gets an error at once."""
+        shut(self._connection)
+
+    def _watched(self, seconds: float) -> Any:
+        return watched(self._connection, self._watch, seconds)
+
+
+def read_names(connection: Any) -> frozenset[TableName]:
+    """Return the tables of all databases; the caller watches the time and translates errors."""
+    rows = r.db(SYSTEM.database).table(SYSTEM.table).pluck("db", "name").run(connection)
+    return frozenset(TableName(str(row["db"]), str(row["name"])) for row in rows)
+
+
+@contextmanager
+def open_table_config(server: Server, watch: Watch) -> Iterator[TableConfig]:
+    """Connect and open a changefeed on the list of tables.
+
+    Raises:
+        SourceUnavailable, FeedDisconnected, FeedAborted: try again.
+        SourceRefused: wrong user, or no permission to read it.
+    """
+    connection = connect(server)
+    try:
+        with translated(str(SYSTEM)), watched(connection, watch, _ANSWER_SECONDS):
+            # Says cleanly that permission is missing, unlike opening a feed without it.
+            read_names(connection)
+            system = r.db(SYSTEM.database).table(SYSTEM.table)
+            cursor = system.pluck("id", "db", "name").changes(squash=False).run(connection)
+        yield TableConfig(connection, cursor, watch)
+    finally:
+        close(connection)
+
+
+class DiscoveryStatus(NamedTuple):
+    """What discovery is like now."""
+
+    is_current: bool  # the list is being followed, and was read since it was opened
+    error: str | None
+    since: float  # seconds since the epoch
+    progressed_at: float  # monotonic seconds: when its loop last turned
+    is_waiting: bool  # for a reader to end, or for the store
+
+
+class Discovery:
+    """Follows which tables some databases have; `run` is its thread."""
+
+    def __init__(
+        self,
+        databases: Collection[str],
+        opener: Callable[[], Any],
+        take: Callable[[Collection[TableName], Collection[TableName]], None],
+        metrics: Metrics,
+        *,
+        known: Collection[TableName] = (),
+    ) -> None:
+        """Bind to databases; nothing is opened yet.
+
+        Args:
+            databases: of which all tables are wanted.
+            opener: opens the list of tables, as a context manager.
+            take: told, on this thread, of the tables that are there and of those that were there
+                and may be again in a moment; what is in neither is gone. It may wait.
+            metrics: where reconnects are counted.
+            known: tables that were there when the last process ended.
+        """
+        self._databases = frozenset(databases)
+        self._open = opener
+        self._take = take
+        self._metrics = metrics
+        self._log = get_logger("discovery").bind(databases=sorted(databases))
+        self._stop = threading.Event()
+        self._tables: Tables | None = None
+        self._was_open = False
+        self._present = frozenset(known)
+        self._away_since: dict[TableName, float] = {}
+        self._list_at = 0.0
+        self._told: set[str] = set()
+        self._is_waiting = False
+        self.status = DiscoveryStatus(
+            is_current=False, error=None, since=time.time(), progressed_at=0.0, is_waiting=False
+        )
+        self._turned()
+
+    def run(self) -> None:
+        """Follow the list until stopped, opening it again whenever it is lost.
+
+        Raises:
+            PermanentError: when it occurs before the list was ever read in this process. Later
+                the same error is retried slowly.
+        """
+        retrying = for_ever(
+            self._stop,
+            is_retried=lambda err: (
+                isinstance(err, TransientError)
+                or (isinstance(err, PermanentError) and self._was_open)
+            ),
+            wait=lambda err: (PERMANENT if isinstance(err, PermanentError) else CONNECT).wait(),
+            note=self._note,
+        )
+        try:
+            for attempt in retrying:
+                with attempt:
+                    self._follow(attempt.retry_state)
+        except ReplicatorError:
+            if not self._stop.is_set():
+                raise
+
+    def stop(self) -> None:
+        """End `run` soon, from any thread; safe to repeat."""
+        self._stop.set()
+        if (tables := self._tables) is not None:
+            tables.abort()
+
+    def _note(self, err: BaseException) -> None:
+        text = str(err)
+        self._turned(error=text)
+        # Several hosts fail in turn, each in its own way: none of it is news the second time.
+        if text not in self._told:
+            self._told.add(text)
+            self._log.warning(
+                "the list of tables is lost, reading it again",
+                error=text,
+                hint=getattr(err, "hint", None),
+            )
+
+    def _follow(self, retry_state: tenacity.RetryCallState) -> None:
+        if self._stop.is_set():
+            return  # stopped while it waited for this attempt
+        self._turned()
+        try:
+            with self._open() as tables:
+                self._tables = tables
+                if self._was_open:
+                    self._metrics.reconnects.labels("rethinkdb").inc()
+                self._was_open = True
+                self._list_at = 0.0
+                while not self._stop.is_set():
+                    self.step(tables, time.monotonic())
+                    retry_state.attempt_number = 1
+                    self._told.clear()
+        except TransientError:
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._tables = None
+            self._turned(is_current=False)
+
+    def step(self, tables: Tables, now: float) -> bool:
+        """Read the list if it changed or is due, and hand it over; returns whether it did.
+
+        Raises:
+            FeedLost: it has to be opened again.
+        """
+        is_due = now >= self._list_at or bool(self._away_since)
+        # Order matters: the feed is asked first. A change after it was asked and before the list
+        # is read is in the list, and at worst the list is read once more.
+        if not (tables.changed(0.0 if now >= self._list_at else _WAIT_SECONDS) or is_due):
+            self._turned()
+            return False
+        self._list_at = now + _LIST_EVERY_SECONDS
+        self._look(tables.names(), now)
+        self._turned(is_current=True)
+        return True
+
+    def _look(self, names: Collection[TableName], now: float) -> None:
+        found = frozenset(name for name in names if name.database in self._databases)
+        away = self._present - found
+        self._away_since = {name: self._away_since.get(name, now) for name in away}
+        gone = {name for name, since in self._away_since.items() if now - since >= _AWAY_SECONDS}
+        for name in gone:
+            del self._away_since[name]
+        self._present = (self._present | found) - gone
+        self._is_waiting = True
+        self._turned()
+        try:
+            self._take(found, frozenset(self._away_since))
+        finally:
+            self._is_waiting = False
+
+    def _turned(self, *, is_current: bool | None = None, error: str | None = None) -> None:
+        before = self.status
+        is_now = before.is_current if is_current is None else is_current
+        self.status = DiscoveryStatus(
+            is_current=is_now,
+            error=None if is_now else (error or before.error),
+            since=before.since if is_now == before.is_current else time.time(),
+            progressed_at=time.monotonic(),
+            is_waiting=self._is_waiting,
+        )

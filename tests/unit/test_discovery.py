@@ -1,0 +1,208 @@
+"""Which tables there are, decided from lists that a test makes."""
+
+import contextlib
+import threading
+from collections.abc import Collection, Iterator
+
+import pytest
+
+from replicator.domain.model import TableName
+from replicator.domain.retry import Backoff
+from replicator.errors import FeedDisconnected, SourceRefused
+from replicator.metrics import Metrics
+from replicator.source import discovery as discovery_module
+from replicator.source.discovery import Discovery
+from tests.support.wait import wait_until
+
+A, B, OTHER = TableName("shop", "a"), TableName("shop", "b"), TableName("blog", "a")
+
+
+class FakeTables:
+    """A list of tables and the changes that its feed tells of."""
+
+    def __init__(self, *names: TableName) -> None:
+        self.listed = frozenset(names)
+        self.has_changed = False
+        self.reads = 0
+        self.error: Exception | None = None
+        self.aborted = threading.Event()
+
+    def changed(self, wait_seconds: float) -> bool:
+        if self.error is not None:
+            raise self.error
+        if wait_seconds and self.aborted.wait(0.01):
+            raise FeedDisconnected("shut")
+        was, self.has_changed = self.has_changed, False
+        return was
+
+    def names(self) -> frozenset[TableName]:
+        self.reads += 1
+        return self.listed
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+class Bench:
+    """A discovery of one database and what it told."""
+
+    def __init__(self, *names: TableName, known: Collection[TableName] = ()) -> None:
+        self.tables = FakeTables(*names)
+        self.told: list[tuple[set[TableName], set[TableName]]] = []
+        self.metrics = Metrics()
+        self.opened = 0
+        self.refusal: Exception | None = None
+        self.discovery = Discovery(["shop"], self._open, self._take, self.metrics, known=known)
+        self.now = 1000.0
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[FakeTables]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.opened += 1
+        yield self.tables
+
+    def _take(self, found: Collection[TableName], away: Collection[TableName]) -> None:
+        self.told.append((set(found), set(away)))
+
+    def step(self, *names: TableName, after: float = 1.0) -> bool:
+        self.tables.has_changed = self.tables.listed != frozenset(names)
+        self.tables.listed = frozenset(names)
+        self.now += after
+        return self.discovery.step(self.tables, self.now)
+
+
+def test_the_first_list_is_told_whatever_the_feed_says() -> None:
+    bench = Bench()
+
+    assert bench.step(A, OTHER)
+    assert bench.told == [({A}, set())]
+    assert bench.discovery.status.is_current
+
+
+def test_a_quiet_feed_leaves_the_list_alone_for_half_a_minute() -> None:
+    bench = Bench()
+    bench.step(A)
+
+    assert not bench.step(A)
+    assert not bench.step(A, after=20)
+    assert bench.step(A, after=10)
+    assert bench.tables.reads == 2
+
+
+def test_a_table_that_appears_is_told_at_once() -> None:
+    bench = Bench()
+    bench.step(A)
+    bench.step(A, B)
+
+    assert bench.told[-1] == ({A, B}, set())
+
+
+def test_a_table_is_gone_only_after_it_was_away_for_a_while() -> None:
+    bench = Bench()
+    bench.step(A, B)
+    bench.step(A)
+    assert bench.told[-1] == ({A}, {B})
+    bench.step(A, after=4.5)
+    assert bench.told[-1] == ({A}, {B})
+    bench.step(A, after=1)
+
+    assert bench.told[-1] == ({A}, set())
+
+
+def test_a_table_that_comes_back_in_time_was_never_gone() -> None:
+    bench = Bench()
+    bench.step(A, B)
+    bench.step(A, after=1)
+    bench.step(A, B, after=4)
+    bench.step(A, after=4)
+
+    assert bench.told[-1] == ({A}, {B})
+
+
+def test_one_look_after_a_long_standstill_takes_nothing_for_gone() -> None:
+    bench = Bench()
+    bench.step(A, B)
+    bench.step(A, after=3600)
+
+    assert bench.told[-1] == ({A}, {B})
+
+
+def test_what_was_there_when_the_last_process_ended_is_missed_too() -> None:
+    bench = Bench(known=[A, B])
+    bench.step(A)
+    assert bench.told == [({A}, {B})]
+    bench.step(A, after=6)
+
+    assert bench.told[-1] == ({A}, set())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery_module, "CONNECT", Backoff(0.01, 0.02))
+    monkeypatch.setattr(discovery_module, "PERMANENT", Backoff(0.01, 0.02))
+
+
+@contextlib.contextmanager
+def running(bench: Bench) -> Iterator[list[BaseException]]:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            bench.discovery.run()
+        except SourceRefused as err:
+            errors.append(err)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        bench.discovery.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_refusal_ends_it_before_the_list_was_ever_read(impatient: None) -> None:
+    del impatient
+    bench = Bench()
+    bench.refusal = SourceRefused("no permission")
+    with running(bench) as errors:
+        wait_until(lambda: bool(errors), 10, "the refusal")
+
+    assert bench.opened == 0
+
+
+def test_a_refusal_that_comes_later_is_retried(impatient: None) -> None:
+    del impatient
+    bench = Bench(A)
+    with running(bench) as errors:
+        wait_until(lambda: bench.discovery.status.is_current, 10, "the first list")
+        bench.refusal = SourceRefused("no permission")
+        bench.tables.error = FeedDisconnected("lost")
+        wait_until(
+            lambda: bench.discovery.status.error == "no permission", 10, "the refusal in the status"
+        )
+        bench.tables.error = bench.refusal = None
+        wait_until(lambda: bench.discovery.status.is_current, 10, "the list again")
+
+    assert errors == []
+    assert bench.opened >= 2
+    assert bench.discovery.status.error is None or not bench.discovery.status.is_current
+    reconnects = bench.metrics.registry.get_sample_value(
+        "replicator_reconnects_total", {"peer": "rethinkdb"}
+    )
+    assert reconnects == bench.opened - 1
+
+
+def test_a_lost_connection_drops_no_table(impatient: None) -> None:
+    del impatient
+    bench = Bench(A, B)
+    with running(bench):
+        wait_until(lambda: bool(bench.told), 10, "the first list")
+        bench.tables.error = FeedDisconnected("lost")
+        wait_until(lambda: not bench.discovery.status.is_current, 10, "the loss")
+        bench.tables.error = None
+        wait_until(lambda: bench.discovery.status.is_current, 10, "the list again")
+
+    assert all(told == ({A, B}, set()) for told in bench.told)
