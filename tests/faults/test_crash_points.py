@@ -232,8 +232,9 @@ def assert_the_deaths_are_in(
     """G4: whatever was written while it was dead is in a gap, once the feed had been open."""
     never_opened = ("outbox-created", "migrating", "outbox-identified")
     for order, died_at in zip(lives, deaths, strict=True):
+        # A gap begins a second early: it may reach back to a death before the first feed.
         is_in_a_gap = any(gap.opened_at <= died_at <= gap.closed_at for gap in recorded)
-        assert is_in_a_gap == (order not in never_opened), f"{order}: {recorded}"
+        assert is_in_a_gap or order in never_opened, f"{order}: {recorded}"
 
 
 def test_the_lives_end_at_every_point() -> None:
