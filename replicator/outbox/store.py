@@ -94,7 +94,9 @@ class Store:
         self._has_caught_up = False
         self._is_full = False
         self._has_unsaved_states = False
-        self._data_version = 0
+        # Order matters: unknown until it was looked at with everything that depends on it. What a
+        # command did while the service was being built would else go unheard.
+        self._data_version = _UNKNOWN
         self._same_file = SameFile(self._path)
         self._checked_at = 0.0
         self._has_free_pages = True
@@ -176,7 +178,6 @@ class Store:
             OutboxUnusable: the database is gone or corrupt: the process must end.
         """
         with translated(self._path), self._engine.connect() as connection:
-            self._retrying(lambda: self._remember_version(connection))
             while True:
                 is_stopping = self._stop.is_set()
                 is_busy = self._is_sweeping() or self._may_refill()
@@ -420,13 +421,20 @@ class Store:
             self._requests.redriven_handed_over(page)
             return
         with translated(self._path), connection.begin():
+            # Order matters: orders are heard in the transaction that reads. What was redriven
+            # before it is behind us, or in this page; heard later, it would be published twice.
+            heard = self._requests.hear(connection)
             page = entries.page(
                 connection, after=self._handed_over, most=_PAGE_ENTRIES, most_bytes=_PAGE_BYTES
             )
+        self._requests.follow(heard, self._sink, self._handed_over)
         if page.entries:
             self._sink.offer(page.entries)
             self._handed_over = page.entries[-1].number
             reach(FaultPoint.READ_BACK)
+        if page.is_last:
+            # What is not pending was not handed over either, and may have the highest numbers.
+            self._handed_over = self._last_number
         # Race: none. Only this thread commits entries, so when a page was the last, everything
         # committed so far is handed over, and what comes next can go through memory.
         self._has_caught_up = page.is_last
@@ -446,17 +454,11 @@ class Store:
                 self._oldest_floor = 0  # an entry may have been redriven
                 self._data_version = version
         if heard is not None:
-            # What is not pending was not handed over either, and may have the highest numbers.
-            handed_over = self._last_number if self._has_caught_up else self._handed_over
-            self._requests.follow(heard, self._sink, handed_over)
+            self._requests.follow(heard, self._sink, self._handed_over)
         self._show()
         # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
         # that are paused with nothing left to settle would never go on.
         self._pause_or_resume()
-
-    def _remember_version(self, connection: Connection) -> None:
-        with translated(self._path), connection.begin():
-            self._data_version = data_version(connection)
 
     def _make_status(self) -> StoreStatus:
         return StoreStatus(

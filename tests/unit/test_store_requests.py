@@ -115,6 +115,24 @@ def test_what_the_publisher_did_not_have_yet_comes_once_and_in_its_order(box: Ou
     again.close()
 
 
+def test_what_was_read_back_before_its_order_was_heard_does_not_come_again(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.step(outcomes=[Outcomes(parked=[Failure(4, "refused", "no")])])
+    again = box.restart(room=0)
+    again.step()
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 3600.0)
+    changes.redrive(url(box), [2, 4])
+    again.sink.room = 10_000
+    again.step()
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+    again.step()
+    again.step()
+
+    assert again.sink.numbers == [1, 2, 3, 4]
+    again.close()
+
+
 def test_what_was_ordered_before_the_start_is_not_done_again(box: Outbox) -> None:
     asked: list[TableName] = []
     changes.redrive(url(box), [2])
