@@ -30,7 +30,7 @@ _EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 def change_envelope(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> bytes:
     """Return ``{"old_val": …, "new_val": …}`` around raw JSON values."""
-    return b'{"old_val":%b,"new_val":%b}' % (old, new)
+    return b"".join((b'{"old_val":', old, b',"new_val":', new, b"}"))
 
 
 class Envelope(NamedTuple):

@@ -170,7 +170,9 @@ def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
             raise
         except (msgspec.DecodeError, RecursionError, KeyError):
             key = _cut_key(raw, primary_key)
-        return normal_key(str(key, "utf-8"))
+        text = str(key, "utf-8")
+        # Most keys are strings: this is asked for each change.
+        return text if text[0] == '"' else normal_key(text)
 
     return read
 

@@ -100,7 +100,18 @@ class EntrySink(Protocol):
         ...
 
     def readmit(self, entries: Sequence[Entry]) -> None:
-        """Hand over entries that were redriven, and may be older than those before; never waits."""
+        """Hand over entries that were redriven, and may be older than those before; never waits.
+
+        Those that are still here stay where they are, and those that were reported as settled or
+        parked are not taken: `committed` has not come, so the reader could not know of it.
+        """
+        ...
+
+    def committed(self, reports: int) -> None:
+        """Say that the oldest so many reports are committed; never waits.
+
+        To be called after that commit and before anything is read that is handed over.
+        """
         ...
 
     def withdraw(self, numbers: Collection[int]) -> None:

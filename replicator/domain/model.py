@@ -6,9 +6,17 @@ since the epoch (UTC) on the hot path, since a million of them may wait in an ou
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
+
+_LAST_INSTANT: Final = 253_402_300_799_999_999  # the end of the year 9999
+
+Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_INSTANT)]
+"""Microseconds since the epoch, within the years that can be shown."""
+MOST: Final = 2**62
+"""Half of what a database counts to: what is counted on stays within it."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
 class Op(StrEnum):
@@ -37,22 +45,23 @@ class Cause(StrEnum):
     REQUESTED = "requested"  # an operator asked for a resync
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One row of the outbox: one message that RabbitMQ has not confirmed yet.
 
-    ``number`` only grows within an outbox and is never reused.
+    ``number`` only grows within an outbox and is never reused. A row that is read back is checked
+    against these types and becomes an entry in one step.
     """
 
-    number: int
-    feed_id: int
+    number: Count
+    feed_id: Count
     key: str
     op: Op
     origin: Origin
     body: bytes
-    captured_at: int  # microseconds since the epoch
+    captured_at: Instant
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """A row of the document index: the state of a document last put into the outbox."""
 
     row_id: int

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.domain.envelope import NULL, Seal, Wrap, change_envelope, key_document
-from replicator.domain.feed_document import Change, is_absent
+from replicator.domain.feed_document import Change
 from replicator.domain.model import Known, Op, Origin
 from replicator.domain.seen_rows import SeenRows
 
@@ -29,7 +29,7 @@ DELETED: Final = bytes(16)
 _LIVE_OPS: Final = {"add": Op.CREATE, "change": Op.UPDATE, "remove": Op.DELETE}
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """An entry that has no number yet."""
 
     key: str
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
     drafts: Sequence[Draft]
     inserted: Mapping[str, Known]  # new rows by key
-    updated: Sequence[Known]  # rows whose digest (and kept document) changed
+    updated: Mapping[str, Known]  # rows whose digest (and kept document) changed, by key
     deleted: Sequence[int]  # row ids
     seen: Sequence[int]  # row ids to mark as seen by the snapshot under way
     next_row_id: int
@@ -85,32 +85,33 @@ class _Overlay:
     """
 
     def __init__(self, known: Mapping[str, Known], next_row_id: int) -> None:
-        self.rows: dict[str, Known] = dict(known)
         self.next_row_id = next_row_id
-        self._before = known
-        self._touched: set[str] = set()
+        self._known = known
+        self._changed: dict[str, Known | None] = {}  # None for what was removed
+
+    def get(self, key: str) -> Known | None:
+        return self._changed[key] if key in self._changed else self._known.get(key)
 
     def put(self, key: str, row_digest: bytes, document: bytes | None) -> Known:
-        row = self.rows.get(key)
+        row = self.get(key)
         if row is None:
-            row = Known(self.next_row_id, row_digest, document)
-            self.next_row_id += 1
+            row_id = self.next_row_id
+            self.next_row_id = row_id + 1
         else:
-            row = Known(row.row_id, row_digest, document)
-        self.rows[key] = row
-        self._touched.add(key)
+            row_id = row.row_id
+        self._changed[key] = row = Known(row_id, row_digest, document)
         return row
 
     def remove(self, key: str) -> None:
-        if self.rows.pop(key, None) is not None:
-            self._touched.add(key)
+        if self.get(key) is not None:
+            self._changed[key] = None
 
-    def effects(self) -> tuple[dict[str, Known], list[Known], list[int]]:
+    def effects(self) -> tuple[dict[str, Known], dict[str, Known], list[int]]:
         inserted: dict[str, Known] = {}
-        updated: list[Known] = []
+        updated: dict[str, Known] = {}
         deleted: list[int] = []
-        for key in self._touched:
-            before, after = self._before.get(key), self.rows.get(key)
+        for key, after in self._changed.items():
+            before = self._known.get(key)
             if after is None:
                 if before is not None:
                     deleted.append(before.row_id)
@@ -121,7 +122,7 @@ class _Overlay:
                 deleted.append(before.row_id)
                 inserted[key] = after
             else:
-                updated.append(after)
+                updated[key] = after
         return inserted, updated, deleted
 
 
@@ -163,9 +164,9 @@ def reconcile(
         op = _LIVE_OPS.get(change.type)
         if op is None:
             raise ValueError(f"a feed element of type {change.type!r}")
-        new = NULL if is_absent(change.new_val) else change.new_val
-        old = NULL if is_absent(change.old_val) else change.old_val
-        drafts.append(Draft(key, op, Origin.FEED, rules.wrap(old, new)))
+        # Absent values are empty, others stand as they are, ``null`` among them.
+        body = rules.wrap(change.old_val or NULL, change.new_val or NULL)
+        drafts.append(Draft(key, op, Origin.FEED, body))
         if op is Op.DELETE:
             index.remove(key)
             if snapshot is not None and snapshot.absorb_unknown:
@@ -192,7 +193,7 @@ def _compare(
     snapshot: SnapshotRules,
 ) -> Known:
     """Compare one initial value with the index; return the row that now stands for it."""
-    row = index.rows.get(key)
+    row = index.get(key)
     new_digest = digest(change.new_val)
     if row is not None and row.digest == new_digest:
         if rules.keep_documents and row.document is None:

@@ -2,7 +2,8 @@
 
 The outbox keeps no history, so it cannot be looked up which entries of a document were confirmed.
 But each body has the state before and the state after. Where the entries that are left lead from
-one to the next and to the state of the index, nothing between them is gone.
+one to the next and to the state of the index, nothing between them is gone but what led away from
+a state and back to it.
 """
 
 from typing import NamedTuple

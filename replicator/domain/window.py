@@ -27,6 +27,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+import msgspec
+
 from replicator.domain.model import Entry, Returned
 
 Document = tuple[int, str]
@@ -44,14 +46,14 @@ class Limits(NamedTuple):
     buffered_bytes: int
 
 
-class InFlight(NamedTuple):
+class InFlight(msgspec.Struct, frozen=True, gc=False):
     """A published entry, until its confirm comes."""
 
     entry: Entry
     sent_at: float  # seconds, the caller's clock
 
 
-class Confirmed(NamedTuple):
+class Confirmed(msgspec.Struct, frozen=True, gc=False):
     """An entry that RabbitMQ took responsibility for, or handed back before its ack."""
 
     entry: Entry
@@ -253,9 +255,9 @@ class Window:
             Confirmed(flight.entry, flight.sent_at, self._returned.pop(flight.entry.number, None))
             for flight in self._land(tag, multiple=multiple)
         ]
-        for entry, _, reply in confirmed:
-            if reply is None:
-                self.settle(entry)
+        for each in confirmed:
+            if each.returned is None:
+                self.settle(each.entry)
         return confirmed
 
     def nack(self, tag: int, *, multiple: bool, now: float) -> list[Entry]:
@@ -352,8 +354,12 @@ class Window:
         """Take one message, or all up to a tag, out of flight, in the order they were sent."""
         in_flight = self._in_flight
         if multiple:
-            # Tags are added in growing order, so those up to `tag` come first.
-            tags = list(itertools.takewhile(lambda sent: sent <= tag, in_flight))
+            tags = []
+            for sent in in_flight:
+                # Tags are added in growing order, so those up to `tag` come first.
+                if sent > tag:
+                    break
+                tags.append(sent)
         else:
             tags = [tag] if tag in in_flight else []
         landed = [in_flight.pop(sent) for sent in tags]

@@ -268,17 +268,15 @@ class Capture:
 
     def _add(self, feed: Feed, drafts: Sequence[Draft], at: int) -> Feed:
         """Give drafts their numbers; save the feed's progress when there is reason to."""
-        counts: Counter[tuple[Op, Origin]] = Counter()
-        first = len(self.new_entries)
-        for key, op, origin, body in drafts:
-            self.last_number += 1
-            self.new_entries.append(Entry(self.last_number, feed.id, key, op, origin, body, at))
-            counts[op, origin] += 1
+        new = [
+            Entry(number, feed.id, draft.key, draft.op, draft.origin, draft.body, at)
+            for number, draft in enumerate(drafts, self.last_number + 1)
+        ]
+        self.last_number += len(new)
         if (seal := feed.rules.seal) is not None:
-            self.new_entries[first:] = [
-                msgspec.structs.replace(entry, body=seal(entry))
-                for entry in self.new_entries[first:]
-            ]
+            new = [msgspec.structs.replace(entry, body=seal(entry)) for entry in new]
+        self.new_entries += new
+        counts = Counter((draft.op, draft.origin) for draft in drafts)
         repairs: dict[str, int] = {}
         for (op, origin), count in counts.items():
             self.tally["captured", str(feed.name), op.value, origin.value] += count

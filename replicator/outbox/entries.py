@@ -4,28 +4,30 @@ Every function works inside the caller's transaction. Statements of the hot path
 once from the declared tables and run with plain tuples.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Entry, Failure, Op, Origin
-from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_key
+from replicator.outbox.bulk import Insertion
+from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_keys
 from replicator.outbox.schema import PARKED, PENDING, entries, feeds
 
 _DIALECT: Final = sqlite.dialect()
 
-_APPEND: Final = str(
-    insert(entries)
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("id", "feed_id", "key", "op", "origin", "body", "captured_at")
-        }
-    )
-    .compile(dialect=_DIALECT)
+_COLUMNS: Final = (
+    entries.c.id,
+    entries.c.feed_id,
+    entries.c.key,
+    entries.c.op,
+    entries.c.origin,
+    entries.c.body,
+    entries.c.captured_at,
 )
+_APPEND: Final = Insertion(*_COLUMNS)
+_TEXT: Final[Mapping[str, str]] = {each: each.value for each in (*Op, *Origin)}
 _SETTLE: Final = str(
     delete(entries)
     .where(
@@ -34,36 +36,19 @@ _SETTLE: Final = str(
     )
     .compile(dialect=_DIALECT)
 )
-_PAGE: Final = (
-    select(
-        entries.c.id,
-        entries.c.feed_id,
-        entries.c.key,
-        entries.c.op,
-        entries.c.origin,
-        entries.c.body,
-        entries.c.captured_at,
-    )
+# Its parameters: behind which number, up to which, how many; SQLAlchemy adds an offset for SQLite.
+_PAGE: Final = str(
+    select(*_COLUMNS)
     .where(
         entries.c.id > bindparam("after"),
         entries.c.id <= bindparam("up_to"),
-        entries.c.state == PENDING,
+        entries.c.state == literal_column(f"'{PENDING}'"),
     )
     .order_by(entries.c.id)
     .limit(bindparam("most"))
+    .compile(dialect=_DIALECT)
 )
-
-
-class _Pending(NamedTuple):
-    """A row of `_PAGE`."""
-
-    id: Count
-    feed_id: int
-    key: str
-    op: Op
-    origin: Origin
-    body: bytes
-    captured_at: Instant
+_BODY: Final = _COLUMNS.index(entries.c.body)
 
 
 class _Sum(NamedTuple):
@@ -94,8 +79,12 @@ class Page(NamedTuple):
 def append(connection: Connection, new: Sequence[Entry]) -> None:
     """Add entries; their numbers must never have been used in this outbox."""
     if new:
-        rows = [(e.number, e.feed_id, e.key, e.op, e.origin, e.body, e.captured_at) for e in new]
-        connection.exec_driver_sql(_APPEND, rows)
+        # sqlite3 looks for an adapter for each value that is not exactly a str: an Op is none.
+        rows = [
+            (e.number, e.feed_id, e.key, _TEXT[e.op], _TEXT[e.origin], e.body, e.captured_at)
+            for e in new
+        ]
+        _APPEND.run(connection, rows)
 
 
 def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -144,16 +133,18 @@ def page(
     found: list[tuple[Any, ...]] = []
     size = 0
     is_cut = False
-    with connection.execute(_PAGE, {"after": after, "up_to": up_to, "most": most}) as rows:
-        for row in rows:
-            found.append(tuple(row))
-            size += len(row.body) if isinstance(row.body, bytes) else 0
-            if is_cut := size >= most_bytes:
-                break
-    pending = sound(found, _Pending, entries.name)
-    for each in pending:
-        sound_key(each.key, entries.name)
-    return Page([Entry(*each) for each in pending], is_last=not is_cut and len(found) < most)
+    # The driver's own rows: SQLAlchemy's cost more than all that is done with them here.
+    result = connection.exec_driver_sql(_PAGE, (after, up_to, most, 0))
+    for row in iter(result.cursor.fetchone, None):
+        found.append(row)
+        body = row[_BODY]
+        size += len(body) if isinstance(body, bytes) else 0
+        if is_cut := size >= most_bytes:
+            break
+    result.close()
+    pending = sound(found, Entry, entries.name)
+    sound_keys([each.key for each in pending], entries.name)
+    return Page(pending, is_last=not is_cut and len(found) < most)
 
 
 def record_failures(connection: Connection, failures: Sequence[Failure]) -> None:

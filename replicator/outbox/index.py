@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Known
 from replicator.domain.reconcile import DELETED, Plan
+from replicator.outbox.bulk import Insertion
 from replicator.outbox.rows import MOST, damaged, sound, sound_key
 from replicator.outbox.schema import documents
 
@@ -28,20 +29,17 @@ _LOOKUP: Final = (
 _LOOKUP_DIGEST: Final = _LOOKUP.format(document="NULL")
 _LOOKUP_DOCUMENT: Final = _LOOKUP.format(document="d.document")
 
-_INSERT: Final = str(
-    insert(documents)
-    .values({name: bindparam(name) for name in ("id", "feed_id", "key", "digest", "document")})
-    .compile(dialect=_DIALECT)
+_COLUMNS: Final = (
+    documents.c.id,
+    documents.c.feed_id,
+    documents.c.key,
+    documents.c.digest,
+    documents.c.document,
 )
-_UPDATE: Final = str(
-    update(documents)
-    .where(documents.c.id == bindparam("row"))
-    .values(digest=bindparam("new_digest"), document=bindparam("new_document"))
-    .compile(dialect=_DIALECT)
-)
-_DELETE: Final = str(
-    delete(documents).where(documents.c.id == bindparam("row")).compile(dialect=_DIALECT)
-)
+# Never the other way round: an id that is in use already must not be taken for a new row's.
+_INSERT: Final = Insertion(*_COLUMNS)
+_UPDATE: Final = Insertion(*_COLUMNS, overwritten=("digest", "document"))
+_DELETE: Final = "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))"
 
 
 class _Kept(NamedTuple):
@@ -81,23 +79,19 @@ def lookup(
 
 def apply(connection: Connection, feed_id: int, plan: Plan) -> None:
     """Change the index as a plan says; in the transaction that appends the plan's entries."""
-    if plan.deleted:
-        remove(connection, plan.deleted)
-    if plan.inserted:
-        rows = [
-            (row.row_id, feed_id, key, row.digest, row.document)
-            for key, row in plan.inserted.items()
-        ]
-        connection.exec_driver_sql(_INSERT, rows)
-    if plan.updated:
-        changed = [(row.digest, row.document, row.row_id) for row in plan.updated]
-        connection.exec_driver_sql(_UPDATE, changed)
+    remove(connection, plan.deleted)
+    for statement, rows in ((_INSERT, plan.inserted), (_UPDATE, plan.updated)):
+        if rows:
+            statement.run(
+                connection,
+                [(row.row_id, feed_id, key, row.digest, row.document) for key, row in rows.items()],
+            )
 
 
 def remove(connection: Connection, row_ids: Sequence[int]) -> None:
     """Delete rows by their ids; safe to repeat."""
     if row_ids:
-        connection.exec_driver_sql(_DELETE, [(row_id,) for row_id in row_ids])
+        connection.exec_driver_sql(_DELETE, (msgspec.json.encode(row_ids).decode(),))
 
 
 def forget_documents(connection: Connection, feed_id: int) -> None:

@@ -9,20 +9,18 @@ and nothing is skipped. What is still of the right form cannot be told from what
 import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from replicator.domain.model import MOST, Count, Instant
 from replicator.errors import OutboxUnusable
 
-_LAST_INSTANT: Final = 253_402_300_799_999_999  # the end of the year 9999
-
-Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_INSTANT)]
-"""Microseconds since the epoch, within the years that can be shown."""
-MOST: Final = 2**62  # half of what a database counts to: what is counted on stays within it
-Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+__all__ = ["MOST", "Count", "Instant", "damaged", "sound", "sound_key", "sound_keys"]
 
 Shape = TypeVar("Shape")
+# Reads a value through to its end and makes nothing of it.
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
 _WHERE = re.compile(r"`\$\[(\d+)\]")
 
 
@@ -48,8 +46,22 @@ def sound(rows: Iterable[Any], shape: type[Shape], table: str) -> list[Shape]:
         columns = (
             row if isinstance(row, dict) else dict(zip(shape.__annotations__, row, strict=False))
         )
-        which = f"row {columns['id']!r}" if "id" in columns else "a value"
+        number = columns.get("id", columns.get("number"))
+        which = "a value" if number is None else f"row {number!r}"
         raise damaged(table, f"{which}: {str(err).partition(' - at ')[0]}") from err
+
+
+def sound_keys(keys: Iterable[str], table: str) -> None:
+    """Check primary keys, faster than one by one.
+
+    Raises:
+        OutboxUnusable: one of them is not JSON.
+    """
+    for key in keys:
+        try:
+            _skip(key)
+        except (ValueError, RecursionError):
+            sound_key(key, table)
 
 
 def sound_key(key: str, table: str) -> str:

@@ -95,13 +95,15 @@ class Delivery:
         pieces: list[bytes] = []
         size = 0
         has_full_headers = self._publication.has_full_headers
+        addresses = self._addresses
         for entry in entries:
             headers = (
                 full_headers(entry, self._names[entry.feed_id])
                 if has_full_headers
                 else compact_headers(entry)
             )
-            frames.append(pieces, entry, self._address(entry), headers)
+            # Whatever was taken in has its address by then.
+            frames.append(pieces, entry, addresses[entry.feed_id, entry.op], headers)
             size += len(entry.body)
             if size >= _WRITE_BYTES:
                 writes.append(b"".join(pieces))
@@ -122,11 +124,11 @@ class Delivery:
         if isinstance(method, spec.Basic.Ack):
             confirmed = self.window.confirm(tag, multiple=multiple)
             self._confirmed += confirmed
-            for entry, _, reply in confirmed:
-                if reply is None:
-                    self._settled.append(entry)
+            for each in confirmed:
+                if each.returned is None:
+                    self._settled.append(each.entry)
                 else:
-                    self._unroutable(entry, reply, now)
+                    self._unroutable(each.entry, each.returned, now)
             return
         nacked = self.window.nack(tag, multiple=multiple, now=now)
         self._metrics.publish_outcomes.labels("nacked").inc(len(nacked))

@@ -30,12 +30,15 @@ _FLAGS: Final = (
 )
 
 _frame_start = struct.Struct(">BHI").pack
-_content_start = struct.Struct(">HHQH").pack
+# A header frame up to its properties: type, channel, size; class, weight, body's size, flags.
+_header_start = struct.Struct(">BHIHHQH").pack
 _instant = struct.Struct(">Q").pack
+_FIXED_BYTES: Final = 14 + 8  # of a header frame: the latter four fields, and the instant
+_MOST_DIGITS: Final = 20  # of an entry's number
 
 
-def _short(text: str | bytes) -> bytes:
-    encoded = text.encode() if isinstance(text, str) else text
+def _short(text: str) -> bytes:
+    encoded = text.encode()
     return bytes((len(encoded),)) + encoded
 
 
@@ -53,10 +56,18 @@ class PublishFrames:
         """Bind to a channel; ``frame_max`` is what was negotiated, in bytes."""
         self._channel = channel
         self._chunk = frame_max - _FRAME_OVERHEAD
-        self._id_start = f"{outbox_id}-"
-        self._content_type = _short(CONTENT_TYPE)
-        self._structured_type = _short(STRUCTURED_TYPE)
-        self._delivery_mode = bytes((2 if is_persistent else 1,))
+        delivery_mode = bytes((2 if is_persistent else 1,))
+        # A body keeps the form in which it was captured, whatever the settings say now.
+        self._starts = {
+            is_event: (_short(STRUCTURED_TYPE if is_event else CONTENT_TYPE), delivery_mode)
+            for is_event in (True, False)
+        }
+        self._plain_starts = {is_event: b"".join(both) for is_event, both in self._starts.items()}
+        # By the number of digits: the length of the message id, and what it begins with.
+        id_start = f"{outbox_id}-".encode()
+        self._id_starts = [
+            bytes((len(id_start) + digits,)) + id_start for digits in range(_MOST_DIGITS + 1)
+        ]
         self._types = {op: _short(op.value) for op in Op}
         self._methods: dict[bytes, bytes] = {}
 
@@ -69,38 +80,39 @@ class PublishFrames:
     ) -> None:
         """Append the frames of one message, published as mandatory, to ``pieces``.
 
-        ``to`` is what `address` made of the exchange and the routing key.
+        ``to`` is what `address` made of the exchange and the routing key. Few calls and few
+        pieces: this is done for each message, and what can be made once is in tables.
         """
         method = self._methods.get(to)
         if method is None:
             method = self._methods[to] = self._method(to)
         body = entry.body
-        properties = b"".join(
-            (
-                # A body keeps the form in which it was captured, whatever the settings say now.
-                self._structured_type if body.startswith(STRUCTURED) else self._content_type,
-                b"" if headers is None else _table(headers),
-                self._delivery_mode,
-                _short(f"{self._id_start}{entry.number}"),
-                _instant(entry.captured_at // 1_000_000),
-                self._types[entry.op],
-            )
-        )
-        flags = _FLAGS if headers is None else _FLAGS | _HAS_HEADERS
-        channel = self._channel
+        size, channel = len(body), self._channel
+        is_event = body.startswith(STRUCTURED)
+        if headers is None:
+            flags, start = _FLAGS, self._plain_starts[is_event]
+        else:
+            content_type, delivery_mode = self._starts[is_event]
+            flags, start = _FLAGS | _HAS_HEADERS, content_type + _table(headers) + delivery_mode
+        number = b"%d" % entry.number
+        id_start = self._id_starts[len(number)]
+        kind = self._types[entry.op]
+        length = _FIXED_BYTES + len(start) + len(id_start) + len(number) + len(kind)
         pieces += (
             method,
-            _frame_start(_HEADER, channel, 14 + len(properties)),
-            _content_start(_BASIC, 0, len(body), flags),
-            properties,
+            _header_start(_HEADER, channel, length, _BASIC, 0, size, flags),
+            start,
+            id_start,
+            number,
+            _instant(entry.captured_at // 1_000_000),
+            kind,
             _FRAME_END,
         )
-        size, chunk = len(body), self._chunk
-        if 0 < size <= chunk:
+        if 0 < size <= self._chunk:
             pieces += (_frame_start(_BODY, channel, size), body, _FRAME_END)
             return
-        for start in range(0, size, chunk):
-            part = body[start : start + chunk]
+        for first in range(0, size, self._chunk):
+            part = body[first : first + self._chunk]
             pieces += (_frame_start(_BODY, channel, len(part)), part, _FRAME_END)
 
     def _method(self, to: bytes) -> bytes:

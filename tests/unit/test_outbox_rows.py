@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def entry(number: int, body: bytes = b"{}") -> Entry:
 
 
 def inserted(rows: dict[str, Known]) -> Plan:
-    return Plan([], rows, [], [], [], 0, 0)
+    return Plan([], rows, {}, [], [], 0, 0)
 
 
 # Entries.
@@ -112,7 +113,8 @@ def test_rows_are_found_by_their_keys(connection: Connection, *, is_kept: bool) 
     found = index.lookup(connection, 1, [*keys, *keys, '"unknown"'], with_documents=is_kept)
 
     assert found == {
-        key: row if is_kept else row._replace(document=None) for key, row in rows.items()
+        key: row if is_kept else msgspec.structs.replace(row, document=None)
+        for key, row in rows.items()
     }
     assert index.lookup(connection, 2, keys, with_documents=is_kept) == {}
     assert index.count(connection, 1) == len(keys)
@@ -157,7 +159,7 @@ def test_pages_follow_each_other_in_the_order_of_keys(connection: Connection) ->
 
 def test_a_plan_is_applied_whole(connection: Connection) -> None:
     index.apply(connection, 1, inserted({"1": Known(1, b"a" * 16), "2": Known(2, b"b" * 16)}))
-    plan = Plan([], {"1": Known(3, b"c" * 16)}, [Known(2, b"e" * 16, b"{}")], [1], [], 4, 0)
+    plan = Plan([], {"1": Known(3, b"c" * 16)}, {"2": Known(2, b"e" * 16, b"{}")}, [1], [], 4, 0)
     index.apply(connection, 1, plan)
 
     assert index.lookup(connection, 1, ["1", "2"], with_documents=True) == {

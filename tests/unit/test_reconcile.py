@@ -59,14 +59,14 @@ def test_a_live_change_is_published_with_both_values_and_indexed() -> None:
         ("delete", "feed", {"old_val": B1, "new_val": None}),
     ]
     assert found.inserted == {'"a"': Known(100, digest(raw(A2)))}
-    assert (list(found.updated), list(found.deleted), list(found.seen)) == ([], [], [])
+    assert (dict(found.updated), list(found.deleted), list(found.seen)) == ({}, [], [])
     assert found.next_row_id == 102
 
 
 def test_a_live_change_of_a_known_document_updates_its_row() -> None:
     found = plan(change(A1, A2), index={'"a"': known(A1, 5)})
 
-    assert found.updated == [Known(5, digest(raw(A2)))]
+    assert found.updated == {'"a"': Known(5, digest(raw(A2)))}
     assert not found.inserted
 
 
@@ -97,7 +97,7 @@ def test_a_delete_of_an_unknown_document_is_published_all_the_same() -> None:
 def test_an_initial_value_that_is_known_and_equal_costs_nothing(rules: SnapshotRules) -> None:
     found = plan(initial(A1), index={'"a"': known(A1, 5)}, snapshot=rules)
 
-    assert found == Plan([], {}, [], [], [5], 100, 1)
+    assert found == Plan([], {}, {}, [], [5], 100, 1)
 
 
 def test_an_unknown_initial_value_is_a_create_of_its_snapshots_origin() -> None:
@@ -116,7 +116,7 @@ def test_an_initial_value_that_differs_is_an_update_found_by_comparison(
     found = plan(initial(A2), index={'"a"': known(A1, 5)}, snapshot=rules)
 
     assert said(found) == [("update", "resync", {"old_val": None, "new_val": A2})]
-    assert found.updated == [Known(5, digest(raw(A2)))]
+    assert found.updated == {'"a"': Known(5, digest(raw(A2)))}
 
 
 def test_a_kept_document_is_the_old_value_of_an_update_found_by_comparison() -> None:
@@ -125,14 +125,14 @@ def test_a_kept_document_is_the_old_value_of_an_update_found_by_comparison() -> 
     )
 
     assert said(found) == [("update", "resync", {"old_val": A1, "new_val": A2})]
-    assert found.updated == [Known(5, digest(raw(A2)), bytes(raw(A2)))]
+    assert found.updated == {'"a"': Known(5, digest(raw(A2)), bytes(raw(A2)))}
 
 
 def test_documents_are_kept_from_then_on_when_it_is_asked_for_later() -> None:
     found = plan(initial(A1), index={'"a"': known(A1, 5)}, snapshot=RESYNC, is_kept=True)
 
     assert not found.drafts
-    assert found.updated == [known(A1, 5, is_kept=True)]
+    assert found.updated == {'"a"': known(A1, 5, is_kept=True)}
 
 
 def test_live_changes_keep_documents_too_where_asked() -> None:
@@ -168,7 +168,7 @@ def test_absorbing_changed_documents_publishes_only_unknown_ones() -> None:
     )
 
     assert said(found) == [("create", "resync", {"old_val": None, "new_val": B1})]
-    assert found.updated == [Known(5, digest(raw(A2)))]
+    assert found.updated == {'"a"': Known(5, digest(raw(A2)))}
 
 
 def test_a_live_create_during_a_snapshot_counts_as_seen() -> None:

@@ -126,8 +126,9 @@ class TableAndCopy(RuleBasedStateMachine):
         by_id = {row.row_id: key for key, row in self.index.items()}
         for row_id in plan.deleted:
             del self.index[by_id[row_id]]
-        for row in plan.updated:
-            self.index[by_id[row.row_id]] = row
+        for key, row in plan.updated.items():
+            assert by_id[row.row_id] == key
+            self.index[key] = row
         assert not set(plan.inserted) & set(self.index), "a key may have one row only"
         self.index.update(plan.inserted)
         self.next_row_id = plan.next_row_id
@@ -147,9 +148,10 @@ class TableAndCopy(RuleBasedStateMachine):
     # The consumer.
 
     def _publish(self, drafts: list[Draft]) -> None:
-        for key, op, origin, body in drafts:
-            message = json.loads(body)
-            document = int(key)
+        for draft in drafts:
+            op, origin = draft.op, draft.origin
+            message = json.loads(draft.body)
+            document = int(draft.key)
             assert origin is Origin.FEED or document in self.changed, "published for no reason"
             if origin is Origin.RESYNC and self.rules.keep_documents:
                 assert message["old_val"] is None or message["old_val"]["id"] == document

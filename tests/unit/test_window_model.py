@@ -146,7 +146,8 @@ class Broker(RuleBasedStateMachine):
             number = self.unconfirmed.pop(each).number
             if number not in self.is_returned:
                 self._settle(number)
-        for entry, _, reply in confirmed:
+        for each in confirmed:
+            entry, reply = each.entry, each.returned
             assert (reply is not None) is (entry.number in self.is_returned)
             if reply is None:
                 continue
