@@ -135,6 +135,16 @@ class Metrics:
         self.outbox_bytes = Gauge(
             "replicator_outbox_bytes", "Bytes of the bodies in the outbox", registry=registry
         )
+        self.outbox_max_entries = Gauge(
+            "replicator_outbox_max_entries",
+            "The setting outbox.max_entries: at so many entries, pending and parked, feeds pause",
+            registry=registry,
+        )
+        self.outbox_max_bytes = Gauge(
+            "replicator_outbox_max_bytes",
+            "The setting outbox.max_bytes: at so many bytes of bodies feeds pause",
+            registry=registry,
+        )
         self.outbox_oldest_age = Gauge(
             "replicator_outbox_oldest_entry_age_seconds",
             "Age of the oldest pending entry; 0 when there is none",
@@ -218,6 +228,20 @@ class Metrics:
         """Take the states of a feed away that is no more; what was counted stays."""
         for each in FeedState:
             self.feed_state.remove(table, each.value)
+
+    def forget_table(self, table: str) -> None:
+        """Take all series of a table away; counted again, they start at zero."""
+        self.forget_feed_state(table)
+        for op in Op:
+            for origin in Origin:
+                self.changes_captured.remove(table, op.value, origin.value)
+            self.entries_confirmed.remove(table, op.value)
+            self.resync_repairs.remove(table, op.value)
+        for cause in Cause:
+            self.resyncs.remove(table, cause.value)
+            self.gaps.remove(table, cause.value)
+        for counter in (self.unroutable, self.snapshot_documents, self.changes_skipped):
+            counter.remove(table)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -66,6 +66,8 @@ class Observation:
         self.is_stopping = False
         metrics.connected.labels("rethinkdb").set_function(lambda: float(following.is_connected))
         metrics.outbox_oldest_age.set_function(self._oldest_age)
+        metrics.outbox_max_entries.set(settings.outbox.max_entries)
+        metrics.outbox_max_bytes.set(settings.outbox.max_bytes)
 
     def render_metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

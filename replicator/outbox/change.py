@@ -38,6 +38,9 @@ from replicator.outbox.schema import PARKED, PENDING, entries
 from replicator.outbox.supersession import Supersession
 
 _STEP_ENTRIES: Final = 1000
+# To look for newer entries of their documents, the whole outbox is read. It is done for so many at
+# once, which bounds the temporary space.
+_LOOK_ENTRIES: Final = 50_000
 _SOME: Final = 5
 _ATTEMPTS: Final = 3  # each waits five seconds for a lock
 
@@ -79,10 +82,9 @@ def redrive(url: str, numbers: Sequence[int], *, is_dry: bool = False) -> list[C
         see `look_up`.
     """
     with reading(url) as connection:
-        supersession = Supersession(connection)
-        supersession.look()
-        parked = [row for row, _ in _found(connection, numbers) if row.state == PARKED]
-        verdicts = {row.id: supersession.of(row.id) for row in parked}
+        parked = [row.id for row, _ in _found(connection, numbers) if row.state == PARKED]
+        with _looking(connection, parked) as supersession:
+            verdicts = _verdicts(supersession, parked)
     done = _changed(url, numbers, Action.REDRIVE, is_dry=is_dry)
     return [each._replace(is_superseded=verdicts.get(each.entry.id)) for each in done]
 
@@ -101,22 +103,41 @@ def redrive_all(
     """
     with reading(url) as connection:
         conditions = conditions_of(Selection(PARKED, table), feeds.names(connection))
-        supersession = Supersession(connection)
         after = 0
-        while True:
-            query = select(entries.c.id).where(entries.c.id > after, *conditions)
-            numbers = connection.scalars(query.order_by(entries.c.id).limit(_STEP_ENTRIES)).all()
-            if not numbers:
-                return
+        while numbers := _next(connection, conditions, after):
             after = numbers[-1]
-            supersession.look()
-            verdicts = {number: supersession.of(number) for number in numbers}
-            done = _changed(url, numbers, Action.REDRIVE, is_dry=is_dry, are_all_needed=False)
-            yield [
-                each._replace(is_superseded=verdicts[each.entry.id])
-                for each in done
-                if each.is_changed
-            ]
+            with _looking(connection, numbers) as supersession:
+                for start in range(0, len(numbers), _STEP_ENTRIES):
+                    step = numbers[start : start + _STEP_ENTRIES]
+                    verdicts = _verdicts(supersession, step)
+                    done = _changed(url, step, Action.REDRIVE, is_dry=is_dry, are_all_needed=False)
+                    yield [
+                        each._replace(is_superseded=verdicts[each.entry.id])
+                        for each in done
+                        if each.is_changed
+                    ]
+
+
+def _next(connection: Connection, conditions: Sequence[Any], after: int) -> Sequence[int]:
+    query = select(entries.c.id).where(entries.c.id > after, *conditions)
+    return connection.scalars(query.order_by(entries.c.id).limit(_LOOK_ENTRIES)).all()
+
+
+@contextmanager
+def _looking(connection: Connection, parked: Sequence[int]) -> Iterator[Supersession]:
+    supersession = Supersession(
+        connection, after=min(parked, default=1) - 1, up_to=max(parked, default=0)
+    )
+    try:
+        yield supersession
+    finally:
+        supersession.close()
+
+
+def _verdicts(supersession: Supersession, parked: Sequence[int]) -> dict[int, bool | None]:
+    """Return which entries are superseded, as of now."""
+    supersession.look()
+    return {number: supersession.of(number) for number in sorted(parked)}
 
 
 def park(url: str, numbers: Sequence[int], *, is_dry: bool = False) -> list[Change]:

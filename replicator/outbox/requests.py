@@ -7,7 +7,8 @@ to it again, and a resync is asked of the reader of its table.
 Invariants:
     - what was redriven is read back from the database, never remembered: what is no longer
       pending by then is not handed over;
-    - orders are followed in the order in which they were given.
+    - orders are followed in the order in which they were given, and those that are heard together
+      as one: what is in the outbox after the last of them is what counts.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from replicator.domain.flow import EntrySink
-from replicator.domain.model import TableName
+from replicator.domain.model import Entry, TableName
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox import entries, feeds, operations
@@ -25,6 +26,9 @@ from replicator.outbox.operations import Action, Operation
 
 OPERATOR: Final = "operator"
 """The reason of an entry that was parked by a command."""
+
+_MOST_RUNS: Final = 500
+"""So many runs of numbers are read in one transaction, which keeps commands waiting."""
 
 RequestResync = Callable[[TableName], bool]
 """Asks the reader of a table for a new snapshot; whether there is one."""
@@ -35,6 +39,13 @@ class Heard(NamedTuple):
 
     orders: Sequence[Operation]
     names: dict[int, TableName]
+
+
+class Redriven(NamedTuple):
+    """Redriven entries that were read back, and the runs of numbers that are left to be read."""
+
+    entries: Sequence[Entry]
+    left: deque[tuple[int, int]]
 
 
 class Requests:
@@ -66,29 +77,47 @@ class Requests:
             handed_over: up to this number, every entry that was pending went to the sink. What is
                 above it will be read in its turn.
         """
+        withdrawn: set[int] = set()
         for order in heard.orders:
             self._last = order.id
             if order.action is Action.RESYNC:
                 self._follow_resync(order, heard.names)
-                continue
+            elif order.first_entry is not None and order.last_entry is not None:
+                numbers = range(order.first_entry, order.last_entry + 1)
+                if order.action is Action.REDRIVE:
+                    _take_away(withdrawn, numbers)
+                    self._redrive(numbers[: max(0, handed_over + 1 - numbers.start)])
+                else:
+                    withdrawn.update(numbers)
+        # Order matters: told together and after the last of them. An entry that was parked and
+        # redriven before anybody heard of it keeps its place; withdrawn in between, it would
+        # let newer entries of its document go first.
+        if withdrawn and sink is not None:
+            sink.withdraw(sorted(withdrawn))
+        self._tell(heard.orders)
+
+    def _redrive(self, numbers: range) -> None:
+        if numbers:
+            self._redriven.append((numbers[0], numbers[-1]))
+
+    def _tell(self, orders: Sequence[Operation]) -> None:
+        """Count, and say in one line what each operator did, however many entries it was."""
+        by_whom: dict[tuple[Action, str], list[Operation]] = {}
+        for order in orders:
+            if order.action is not Action.RESYNC:
+                by_whom.setdefault((order.action, order.actor), []).append(order)
+        for (action, actor), done in by_whom.items():
+            count = sum(order.entries for order in done)
+            if action is Action.PARK:
+                self._metrics.entries_parked.labels(OPERATOR).inc(count)
             self._log.info(
                 "an operator changed entries",
-                action=order.action.value,
-                first=order.first_entry,
-                last=order.last_entry,
-                by=order.actor,
+                action=action.value,
+                entries=count,
+                first=min((each.first_entry for each in done if each.first_entry), default=None),
+                last=max((each.last_entry for each in done if each.last_entry), default=None),
+                by=actor,
             )
-            if order.first_entry is None or order.last_entry is None:
-                continue
-            if order.action is Action.REDRIVE:
-                last = min(order.last_entry, handed_over)
-                if order.first_entry <= last:
-                    self._redriven.append((order.first_entry, last))
-                continue
-            if order.action is Action.PARK:
-                self._metrics.entries_parked.labels(OPERATOR).inc(order.entries)
-            if sink is not None:
-                sink.withdraw(range(order.first_entry, order.last_entry + 1))
 
     def _follow_resync(self, order: Operation, names: dict[int, TableName]) -> None:
         name = None if order.feed_id is None else names.get(order.feed_id)
@@ -107,19 +136,38 @@ class Requests:
         """Whether redriven entries wait to be handed over."""
         return bool(self._redriven)
 
-    def next_redriven(self, connection: Connection, *, most: int, most_bytes: int) -> entries.Page:
-        """Read redriven entries back that are still pending; `handed_over` follows.
+    def next_redriven(self, connection: Connection, *, most: int, most_bytes: int) -> Redriven:
+        """Read redriven entries back that are still pending; `redriven_handed_over` follows.
 
         Raises:
             OutboxUnusable: see `entries.page`.
         """
-        first, last = self._redriven[0]
-        return entries.page(
-            connection, after=first - 1, up_to=last, most=most, most_bytes=most_bytes
-        )
+        found: list[Entry] = []
+        size = 0
+        left = deque(self._redriven)
+        for _ in range(min(_MOST_RUNS, len(left))):
+            if len(found) >= most or size >= most_bytes:
+                break
+            first, last = left.popleft()
+            page = entries.page(
+                connection,
+                after=first - 1,
+                up_to=last,
+                most=most - len(found),
+                most_bytes=most_bytes - size,
+            )
+            found += page.entries
+            size += sum(len(entry.body) for entry in page.entries)
+            if not page.is_last:
+                left.appendleft((page.entries[-1].number + 1, last))
+        return Redriven(found, left)
 
-    def redriven_handed_over(self, page: entries.Page) -> None:
-        """Note that a page of `next_redriven` went to the sink."""
-        _, last = self._redriven.popleft()
-        if not page.is_last:
-            self._redriven.appendleft((page.entries[-1].number + 1, last))
+    def redriven_handed_over(self, redriven: Redriven) -> None:
+        """Note that what `next_redriven` returned went to the sink."""
+        self._redriven = redriven.left
+
+
+def _take_away(numbers: set[int], gone: range) -> None:
+    """Take a range out of a set; either may be large, and the time is that of the smaller one."""
+    few = gone if len(gone) < len(numbers) else [number for number in numbers if number in gone]
+    numbers.difference_update(few)

@@ -29,6 +29,7 @@ from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox import entries, feeds, index
 from replicator.outbox.capture import Capture, Feed
+from replicator.outbox.closed import ClosedTables
 from replicator.outbox.engine import data_version, give_back_space, translated
 from replicator.outbox.entries import Totals
 from replicator.outbox.identity import SameFile, load_or_create, save_last_entry
@@ -103,6 +104,7 @@ class Store:
         self._stop = threading.Event()
         self._is_handing_over = True
         self._requests = Requests(metrics)
+        self._closed = ClosedTables(metrics)
         self.outbox_id = ""
         self._error: str | None = None
         self._error_at: int | None = None
@@ -278,6 +280,8 @@ class Store:
         # Order matters: the commit is above. What is below this line would be wrong to keep if
         # the transaction failed, and what is published before it could be lost by a crash.
         reach(FaultPoint.COMMITTED, *capture.fault_points)
+        if work.outcomes and self._sink is not None:
+            self._sink.committed(len(work.outcomes))
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._feeds = capture.feeds
         self._last_number = capture.last_number
@@ -330,9 +334,9 @@ class Store:
         """Bring metrics, totals and the limit up to date with what was committed."""
         metrics = self._metrics
         for feed in capture.found:
-            metrics.register_table(str(feed.name))
+            self._closed.found(str(feed.name))
         for feed in capture.dropped:
-            metrics.forget_feed_state(str(feed.name))
+            self._closed.closed(str(feed.name), capture.last_number)
         counters: dict[str, Any] = {
             "captured": metrics.changes_captured,
             "repairs": metrics.resync_repairs,
@@ -414,11 +418,11 @@ class Store:
             return
         if self._requests.has_redriven:
             with translated(self._path), connection.begin():
-                page = self._requests.next_redriven(
+                redriven = self._requests.next_redriven(
                     connection, most=_PAGE_ENTRIES, most_bytes=_PAGE_BYTES
                 )
-            self._sink.readmit(page.entries)
-            self._requests.redriven_handed_over(page)
+            self._sink.readmit(redriven.entries)
+            self._requests.redriven_handed_over(redriven)
             return
         with translated(self._path), connection.begin():
             # Order matters: orders are heard in the transaction that reads. What was redriven
@@ -445,6 +449,8 @@ class Store:
             return
         self._checked_at = time.monotonic()
         self._same_file.require()
+        none_pending = self._last_number + 1
+        self._closed.look(self._oldest_floor if self._totals.pending else none_pending)
         heard = None
         with translated(self._path), connection.begin():
             version = data_version(connection)

@@ -1,7 +1,9 @@
-"""Which parked entries are superseded: their document has newer entries that are confirmed.
+"""Which parked entries are superseded: to deliver them takes their document back to an old state.
 
 An entry is not superseded when it is the document's state in the index, or when the entries that
-are left of the document lead from it to that state without a break. A resync's entries do not
+are left of the document lead from it to that state without a break. It is about states, not about
+entries: when a document came back to the state of a parked entry, by newer entries that are
+confirmed, that entry only repeats what consumers have. A resync's entries do not
 tell what was before (unless documents are kept), so behind one of them it is said to be
 superseded: when in doubt, a person shall look.
 
@@ -32,10 +34,17 @@ _DIGEST: Final = "SELECT digest FROM documents WHERE feed_id = ? AND key = ?"
 
 
 class Supersession:
-    """Tells it of entries, best in the order of their numbers; for one command."""
+    """Tells it of a range of entries, best in the order of their numbers."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Look for all parked entries; the connection must not be in a transaction."""
+    def __init__(self, connection: Connection, *, after: int, up_to: int) -> None:
+        """Look for the documents of parked entries; the connection must not be in a transaction.
+
+        Args:
+            connection: one that reads; it has temporary tables until `close`.
+            after: only entries with a higher number than this,
+            up_to: and with none above this one: what they need is kept, however many others
+                there are.
+        """
         self._connection = connection
         self._seen = 0
         self._known: dict[int, bool | None] = {}
@@ -48,9 +57,15 @@ class Supersession:
         connection.execute(
             text(
                 "INSERT OR IGNORE INTO temp.wanted SELECT feed_id, key FROM entries "
-                "WHERE state = 'parked'"
-            )
+                "WHERE state = 'parked' AND id > :after AND id <= :up_to"
+            ),
+            {"after": after, "up_to": up_to},
         )
+
+    def close(self) -> None:
+        """Give the temporary space back."""
+        for name in ("wanted", "newer"):
+            self._connection.execute(text(f"DROP TABLE temp.{name}"))
 
     def look(self) -> None:
         """Take note of the entries that were captured since the last look."""

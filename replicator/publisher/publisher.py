@@ -29,7 +29,9 @@ from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.fence import fence_name
 from replicator.publisher.frames import PublishFrames
+from replicator.publisher.incoming import Incoming
 from replicator.publisher.link import Link
+from replicator.publisher.reports import Reports
 from replicator.retrying import for_ever
 
 _TICK_SECONDS: Final = 1.0
@@ -85,18 +87,16 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
         self._log = get_logger("publisher")
+        self._reports = Reports(report)
         self._delivery = Delivery(
             publication,
             broker.exchange,
             names=names,
-            report=report,
+            report=self._reports.send,
             metrics=metrics,
             clock=clock,
         )
-        self._incoming: deque[tuple[Callable[[], object], Sequence[Entry]]] = deque()
-        self._incoming_count = 0
-        self._incoming_bytes = 0
-        self._incoming_lock = threading.Lock()
+        self._incoming = Incoming()
         self._stop = threading.Event()
         self._is_idle = threading.Condition()
         self._link: Link | None = None
@@ -120,7 +120,7 @@ class Publisher:
     @property
     def room(self) -> int:
         """How many entries may be offered now."""
-        return self._delivery.window.room_beside(self._incoming_count, self._incoming_bytes)
+        return self._delivery.window.room_beside(self._incoming.count, self._incoming.size)
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Take committed entries, in the order of their numbers; never waits."""
@@ -128,28 +128,30 @@ class Publisher:
 
     def readmit(self, entries: Sequence[Entry]) -> None:
         """Take redriven entries, whatever their numbers; never waits."""
-        self._take_in(partial(self._delivery.readmit, entries), entries)
+        self._take_in(partial(self._readmit, entries), entries)
+
+    def committed(self, reports: int) -> None:
+        """Take the oldest so many reports for committed; never waits, nor wakes the loop."""
+        self._incoming.put(partial(self._reports.forget, reports))
 
     def withdraw(self, numbers: Collection[int]) -> None:
         """Send entries no more that an operator parked or discarded; never waits."""
         self._take_in(partial(self._delivery.window.withdraw, numbers), ())
 
     def _take_in(self, order: Callable[[], object], entries: Sequence[Entry]) -> None:
-        with self._incoming_lock:
-            self._incoming.append((order, entries))
-            self._incoming_count += len(entries)
-            self._incoming_bytes += sum(len(entry.body) for entry in entries)
+        self._incoming.put(order, entries)
         if (link := self._link) is not None:
             link.call_soon(self._turn)
 
     def status(self) -> PublisherStatus:
         """Return what it is like now."""
+        window = self._delivery.window
         return PublisherStatus(
             self._is_open,
             self._is_blocked,
-            self._delivery.window.in_flight,
-            self._delivery.window.buffered + self._incoming_count,
-            self._delivery.window.refused,
+            window.in_flight,
+            window.buffered + self._incoming.count,
+            window.refused,
             self._error,
             self._since,
             self._turned_at,
@@ -162,7 +164,7 @@ class Publisher:
         """
         deadline = time.monotonic() + seconds
         with self._is_idle:
-            while not (self._delivery.window.is_empty and not self._incoming_count):
+            while not (self._delivery.window.is_empty and not self._incoming.count):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not self._is_open:
                     return False
@@ -356,7 +358,7 @@ class Publisher:
         """Take in what was offered, report what is settled, publish what may go."""
         self._is_turn_due = False
         self._turned_at = time.monotonic()
-        self._accept()
+        self._incoming.do()
         self._flush()
         link, frames = self._link, self._frames
         if not self._is_open or self._is_blocked or link is None or frames is None:
@@ -375,19 +377,12 @@ class Publisher:
         self._retry_due_at = due_at
         link.call_later(max(0.0, due_at - self._turned_at), self._turn)
 
-    def _accept(self) -> None:
-        with self._incoming_lock:
-            orders = list(self._incoming)
-            self._incoming.clear()
-        # Order matters: an entry can be withdrawn and come again in the same turn.
-        for order, _ in orders:
-            order()
-        batches = [entries for _, entries in orders]
-        # Critical section: the store's thread adds to the count at the same time. A lost update
-        # would leave too little room for ever.
-        with self._incoming_lock:
-            self._incoming_count -= sum(map(len, batches))
-            self._incoming_bytes -= sum(len(e.body) for entries in batches for e in entries)
+    def _readmit(self, entries: Sequence[Entry]) -> None:
+        # Order matters: what was answered in this turn is reported before it is looked for.
+        self._flush()
+        # Race: these were read while their outcome was on its way to the store. Its commit
+        # decides. Published again, an old state could be delivered last.
+        self._delivery.readmit(self._reports.without(entries))
 
     def _flush(self) -> None:
         if self._delivery.flush():

@@ -29,8 +29,12 @@ _WAIT_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 20.0
 _LIST_EVERY_SECONDS: Final = 30.0
 # A server that has just joined its cluster may not know every table yet, and to take one for
-# dropped costs a delete for each of its documents.
+# dropped costs a delete for each of its documents. So it must be missing in a row of lists of one
+# connection; for longer when the whole database is missing, or all of its tables at once, which
+# is also what a server without its cluster's metadata says.
 _AWAY_SECONDS: Final = 5.0
+_ALL_AWAY_SECONDS: Final = 60.0
+_LEAST_LOOKS: Final = 3
 SYSTEM: Final = TableName("rethinkdb", "table_config")
 
 
@@ -43,6 +47,10 @@ class Tables(Protocol):
 
     def names(self) -> frozenset[TableName]:
         """Return the tables of all databases."""
+        ...
+
+    def databases(self) -> frozenset[str]:
+        """Return the databases, also those without tables."""
         ...
 
     def abort(self) -> None:
@@ -85,6 +93,15 @@ class TableConfig:
         """
         with translated(str(SYSTEM)), self._watched(_ANSWER_SECONDS):
             return read_names(self._connection)
+
+    def databases(self) -> frozenset[str]:
+        """Return the databases, also those without tables; needs no permission.
+
+        Raises:
+            FeedDisconnected, FeedAborted: try again.
+        """
+        with translated(str(SYSTEM)), self._watched(_ANSWER_SECONDS):
+            return frozenset(map(str, r.db_list().run(self._connection)))
 
     def abort(self) -> None:
         """End it from another thread: whoever reads gets an error at once."""
@@ -130,6 +147,21 @@ class DiscoveryStatus(NamedTuple):
     is_waiting: bool  # for a reader to end, or for the store
 
 
+class _Away(NamedTuple):
+    """A table that is missing in the list, and how often that was seen in a row."""
+
+    since: float
+    looks: int = 0
+    is_alone: bool = True  # in each look, other tables of its database were there
+
+    def seen(self, *, is_alone: bool) -> "_Away":
+        return _Away(self.since, self.looks + 1, self.is_alone and is_alone)
+
+    def is_gone(self, now: float) -> bool:
+        least = _AWAY_SECONDS if self.is_alone else _ALL_AWAY_SECONDS
+        return self.looks >= _LEAST_LOOKS and now - self.since >= least
+
+
 class Discovery:
     """Follows which tables some databases have; `run` is its thread."""
 
@@ -161,7 +193,7 @@ class Discovery:
         self._tables: Tables | None = None
         self._was_open = False
         self._present = frozenset(known)
-        self._away_since: dict[TableName, float] = {}
+        self._away: dict[TableName, _Away] = {}
         self._list_at = 0.0
         self._told: set[str] = set()
         self._is_waiting = False
@@ -223,6 +255,8 @@ class Discovery:
                     self._metrics.reconnects.labels("rethinkdb").inc()
                 self._was_open = True
                 self._list_at = 0.0
+                # Another server may answer now, and has to say it all by itself.
+                self._away.clear()
                 while not self._stop.is_set():
                     self.step(tables, time.monotonic())
                     retry_state.attempt_number = 1
@@ -240,29 +274,35 @@ class Discovery:
         Raises:
             FeedLost: it has to be opened again.
         """
-        is_due = now >= self._list_at or bool(self._away_since)
+        is_due = now >= self._list_at or bool(self._away)
         # Order matters: the feed is asked first. A change after it was asked and before the list
         # is read is in the list, and at worst the list is read once more.
         if not (tables.changed(0.0 if now >= self._list_at else _WAIT_SECONDS) or is_due):
             self._turned()
             return False
         self._list_at = now + _LIST_EVERY_SECONDS
-        self._look(tables.names(), now)
+        found = frozenset(name for name in tables.names() if name.database in self._databases)
+        is_missed = not self._present <= found
+        self._look(found, tables.databases() if is_missed else self._databases, now)
         self._turned(is_current=True)
         return True
 
-    def _look(self, names: Collection[TableName], now: float) -> None:
-        found = frozenset(name for name in names if name.database in self._databases)
+    def _look(self, found: frozenset[TableName], databases: Collection[str], now: float) -> None:
+        # In these, other tables are seen: whoever answers knows of their database.
+        known = {name.database for name in found if name.database in databases}
         away = self._present - found
-        self._away_since = {name: self._away_since.get(name, now) for name in away}
-        gone = {name for name, since in self._away_since.items() if now - since >= _AWAY_SECONDS}
+        self._away = {
+            name: self._away.get(name, _Away(now)).seen(is_alone=name.database in known)
+            for name in away
+        }
+        gone = {name for name, each in self._away.items() if each.is_gone(now)}
         for name in gone:
-            del self._away_since[name]
+            del self._away[name]
         self._present = (self._present | found) - gone
         self._is_waiting = True
         self._turned()
         try:
-            self._take(found, frozenset(self._away_since))
+            self._take(found, frozenset(self._away))
         finally:
             self._is_waiting = False
 

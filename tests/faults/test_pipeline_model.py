@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.faults.pipeline.ledger import Settings, Violation
 from tests.faults.pipeline.mutants import MUTANTS, Mutant
+from tests.faults.pipeline.operator import commands_beside
 from tests.faults.pipeline.parts import Database, Simulated, simulated
 from tests.faults.pipeline.pipeline import Action, Pipeline
 
@@ -47,7 +48,12 @@ _WEIGHTS = {
     "crash": 1,
     "stop": 1,
     "fill_disk": 1,
+    "park": 3,
+    "redrive": 3,
+    "discard": 1,
     "discard_parked": 1,
+    "change_their_mind": 2,
+    "interpose": 4,
     "block": 1,
     "unblock": 2,
     "unbind": 1,
@@ -79,7 +85,8 @@ def world() -> Iterator[Simulated]:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     opened = Database(tmp_path_factory.mktemp("pipeline") / "outbox.db")
-    yield opened
+    with commands_beside(opened):
+        yield opened
     opened.close()
 
 

@@ -29,6 +29,8 @@ class FakeSink:
         self.room = room
         self.entries: list[Entry] = []
         self.withdrawn: list[int] = []
+        self.withdrawals = 0
+        self.reports = 0
 
     def offer(self, entries: Sequence[Entry]) -> None:
         self.entries += entries
@@ -39,6 +41,10 @@ class FakeSink:
 
     def withdraw(self, numbers: Collection[int]) -> None:
         self.withdrawn += numbers
+        self.withdrawals += 1
+
+    def committed(self, reports: int) -> None:
+        self.reports += reports
 
     @property
     def numbers(self) -> list[int]:

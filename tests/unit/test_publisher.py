@@ -96,7 +96,7 @@ def test_large_entries_leave_no_room_also_while_there_is_no_connection() -> None
     found.offer([large])
 
     assert found.room == 0
-    found._accept()
+    found._incoming.do()
     assert found.room == 0
 
 
@@ -106,7 +106,7 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
 
     def take_in() -> None:
         while not is_done.is_set():
-            found._accept()
+            found._incoming.do()
 
     taker = threading.Thread(target=take_in, daemon=True)
     taker.start()
@@ -114,9 +114,9 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
         found.offer([entry(number)])
     is_done.set()
     taker.join(20)
-    found._accept()
+    found._incoming.do()
 
-    assert found._incoming_count == 0
+    assert found._incoming.count == 0
     assert found.status().buffered == 20_000
 
 
@@ -314,4 +314,36 @@ def test_orders_are_followed_in_the_order_in_which_they_came() -> None:
     window = found._delivery.window
     assert [each.number for each in window.take(0)] == [2, 3]
     assert found.room == room
-    assert found._incoming_count == 0
+    assert found._incoming.count == 0
+
+
+def test_a_redriven_entry_whose_confirm_is_not_committed_yet_is_not_published_again() -> None:
+    reports: list[Outcomes] = []
+    found = publisher(reports.append)
+    link = begun(found)
+    found.offer([entry(1)])
+    found._turn()
+    found.on_confirm(spec.Basic.Ack(1))
+    found.readmit([entry(1)])  # read back before the commit that settles it
+    found._turn()
+
+    assert [list(report.settled) for report in reports] == [[1]]
+    assert len(link.written) == 1
+    found.committed(1)
+    found.readmit([entry(1)])  # it was parked in that commit, and redriven after it
+    found._turn()
+    assert len(link.written) == 2
+
+
+def test_what_was_read_before_a_commit_is_taken_in_before_it_is_heard_of() -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1)])
+    found._turn()
+    found.on_confirm(spec.Basic.Ack(1))
+    found._turn()
+    found.readmit([entry(1)])
+    found.committed(1)
+    found._turn()
+
+    assert len(link.written) == 1

@@ -190,6 +190,52 @@ def test_what_the_publisher_says_of_a_discarded_entry_changes_nothing(box: Outbo
     assert box.store.status.totals.bytes == box.rows("SELECT SUM(LENGTH(body)) FROM entries")[0][0]
 
 
+def test_what_was_parked_and_redriven_before_it_was_heard_of_is_not_withdrawn(box: Outbox) -> None:
+    changes.park(url(box), [3])
+    changes.redrive(url(box), [3])
+    box.step()
+    box.step()
+
+    assert box.sink.withdrawals == 0
+    assert box.sink.numbers == [1, 2, 3, 4, 3], "the publisher leaves it where it is"
+    assert box.value("replicator_entries_parked_total", reason="operator") == 1
+
+
+def test_a_thousand_orders_are_one_withdrawal_and_one_line(
+    box: Outbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box.step(box.batch(*(add({"id": number}) for number in range(10, 1010))))
+    changes.park(url(box), [*range(5, 1005)])
+    capsys.readouterr()
+    box.step()
+
+    assert box.sink.withdrawals == 1
+    assert box.sink.withdrawn == [*range(5, 1005)]
+    assert capsys.readouterr().out.count("an operator changed entries") == 1
+    assert box.value("replicator_entries_parked_total", reason="operator") == 1000
+
+
+def test_scattered_redriven_entries_come_in_few_steps(box: Outbox) -> None:
+    box.step(box.batch(*(add({"id": number}) for number in range(10, 60))))
+    odd = [*range(5, 55, 2)]
+    changes.park(url(box), odd)
+    box.step()
+    changes.redrive(url(box), odd)
+    box.step()
+    before = len(box.sink.numbers)
+    box.step()
+
+    assert box.sink.numbers[before:] == odd
+
+
+def test_the_publisher_is_told_of_each_commit_of_its_reports(box: Outbox) -> None:
+    before = box.sink.reports
+    box.step(outcomes=[Outcomes([1]), Outcomes([3])])
+    box.step()
+
+    assert box.sink.reports == before + 2
+
+
 def test_a_resync_is_asked_of_the_reader_of_its_table_once(box: Outbox) -> None:
     asked: list[TableName] = []
     box.store.on_resync(lambda name: not asked.append(name))

@@ -76,6 +76,9 @@ class Ledger:
         self._newest: dict[tuple[int, str], int] = {}
         self._unchained: set[bytes] = set()
         self._discarded: set[int] = set()
+        self._operated: set[int] = set()  # parked or discarded by the operator
+        self._late: set[int] = set()  # redriven when the publisher had no place for them any more
+        self._settled: set[int] = set()
         self._arrived: set[int] = set()
         self._heard = 0
 
@@ -98,6 +101,7 @@ class Ledger:
         require(not unknown, "G1: an entry's number was used twice", unknown)
         gone = (self.pending | self.parked) - states.keys()
         self._require_delivered(gone)
+        self._settled |= gone
         self.pending = {number for number, state in states.items() if state == "pending"}
         self.parked = {number for number, state in states.items() if state == "parked"}
 
@@ -147,6 +151,7 @@ class Ledger:
         entry = self.entries.get(message.number)
         if entry is None:
             raise Violation(f"G1: published before its commit: {message}")
+        require(message.number not in self._settled, "G3: published after it was settled", message)
         table = self.tables[entry.feed_id].name
         expected = (entry.number, entry.op, f"{table}.{entry.op}", entry.origin, entry.body)
         said = (message.number, message.op, message.routing_key, message.origin, message.body)
@@ -157,12 +162,24 @@ class Ledger:
         self._arrived.update(message.number for message in self.broker.log[self._heard :])
         self._heard = len(self.broker.log)
 
-    def discard_parked(self) -> list[int]:
-        """Note that the operator drops what is parked."""
-        gone = sorted(self.parked)
-        self._discarded |= self.parked
-        self.parked = set()
-        return gone
+    # What an operator did, after the command's commit.
+
+    def operator_parks(self, numbers: Sequence[int]) -> None:
+        self._operated.update(numbers)
+        self.pending.difference_update(numbers)
+        self.parked.update(numbers)
+
+    def operator_redrives(self, numbers: Sequence[int], late: Sequence[int]) -> None:
+        """Note it; ``late`` ones may come after newer entries of their documents."""
+        self._late.update(late)
+        self.parked.difference_update(numbers)
+        self.pending.update(numbers)
+
+    def operator_discards(self, numbers: Sequence[int]) -> None:
+        self._operated.update(numbers)
+        self._discarded.update(numbers)
+        self.pending.difference_update(numbers)
+        self.parked.difference_update(numbers)
 
     # In the end.
 
@@ -172,7 +189,7 @@ class Ledger:
         dropped = self.broker.returned if self._policy != "hold" else set()
         allowed = self._discarded | self.parked | dropped
         require(given_up <= allowed, "G1: never delivered", given_up - allowed)
-        wrongly = (self._discarded | self.parked) - self.broker.too_large - dropped
+        wrongly = self.parked - self._operated - self.broker.too_large - dropped
         require(not wrongly, "G1: parked for nothing", wrongly)
         for feed_id, table in self.tables.items():
             self._check_copy(feed_id, table, given_up)
@@ -185,28 +202,31 @@ class Ledger:
         for message in self.broker.log:
             entry = self.entries[message.number]
             arrived[entry.feed_id, entry.key].append(message.number)
-        overtaken = self.broker.too_large | (
-            self.broker.returned if self._policy != "hold" else set()
+        overtaken = (
+            self._late
+            | self.broker.too_large
+            | (self.broker.returned if self._policy != "hold" else set())
         )
         for document, numbers in arrived.items():
             # One that was given up by policy, and not yet on disk as such when the process died,
             # is sent once more. The newer ones that had overtaken it are then sent again as well.
             first = [each for each in dict.fromkeys(numbers) if each not in overtaken]
             require(first == sorted(first), "G3: first deliveries out of order", document, numbers)
-            require(
-                numbers[-1] == max(numbers), "G3: the last is not the newest", document, numbers
-            )
+            is_newest = numbers[-1] == max(numbers) or numbers[-1] in self._late
+            require(is_newest, "G3: the last is not the newest", document, numbers)
 
     def _check_copy(self, feed_id: int, table: SimulatedTable, given_up: set[int]) -> None:
         copy: dict[str, bytes] = {}
+        late: set[str] = set()  # documents of which an old state was redriven
         for message in self.broker.log:
             entry = self.entries[message.number]
             if entry.feed_id == feed_id:
                 copy[entry.key] = bytes(_decode(message.body).new_val)
+                (late.add if message.number in self._late else late.discard)(entry.key)
         for key in {*copy, *table.documents, *(k for f, k in self._newest if f == feed_id)}:
             newest = self._newest.get((feed_id, key))
             # A baseline may have recorded what no message ever told of.
-            if newest in given_up or (self._is_baseline and key not in copy):
+            if newest in given_up or key in late or (self._is_baseline and key not in copy):
                 continue
             wanted = table.documents.get(key, NULL)
             require(copy.get(key, NULL) == wanted, "G2: the copy is not the table", feed_id, key)

@@ -13,11 +13,12 @@ from pika import spec
 from replicator.domain.model import Entry, Failure, Origin
 from replicator.domain.seen_rows import SeenRows
 from replicator.domain.window import Window
-from replicator.outbox import capture, entries, index, store
+from replicator.outbox import capture, entries, index, requests, store
 from replicator.outbox.capture import Capture
 from replicator.outbox.inbox import Inbox
 from replicator.outbox.store import Store
 from replicator.publisher.delivery import Delivery
+from replicator.publisher.reports import Reports
 from replicator.source.reader import FeedReader
 from tests.faults.pipeline.simulated_link import SimulatedLink
 
@@ -45,6 +46,9 @@ class _Once:
         new = [entry for entry in offered if entry.number > self.last]
         self.last = max([self.last, *(entry.number for entry in new)])
         self.behind.offer(new)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
 
 
 def hands_over_before_the_commit(patch: pytest.MonkeyPatch) -> None:
@@ -219,6 +223,14 @@ def dates_gaps_too_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FeedReader, "_note", note_now)
 
 
+def publishes_again_what_is_not_committed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Reports, "without", lambda _self, entries: list(entries))
+
+
+def withdraws_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(requests, "_take_away", lambda *_: None)
+
+
 MUTANTS = [
     Mutant(
         hands_over_before_the_commit, "G1: published before its commit|G2: it does not converge|G5"
@@ -247,4 +259,14 @@ MUTANTS = [
     Mutant(parks_the_first_suspect, "G1: parked for nothing"),
     Mutant(publishes_without_a_fence, "G3", ("churn", "lose_link", "publish")),
     Mutant(dates_gaps_too_late, "G4: missed, and in no gap"),
+    Mutant(
+        publishes_again_what_is_not_committed,
+        "G3: published after it was settled|G3: the last is not the newest",
+        ("churn", "change_their_mind", "interpose", "publish"),
+    ),
+    Mutant(
+        withdraws_what_was_taken_back,
+        "G3: first deliveries out of order|G2: it does not converge",
+        ("churn", "change_their_mind", "publish"),
+    ),
 ]

@@ -3,7 +3,7 @@
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection, QueuePool, event
 
 from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem
-from replicator.domain.model import Cause, Entry, TableName
+from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.errors import (
     FeedLost,
     FeedOverflowed,
@@ -43,6 +43,7 @@ INBOX_BYTES = 300
 STEP_BYTES = 150
 PAGE_ENTRIES = 3
 LEAST_BUFFERED = 6
+CHECK_EVERY_SECONDS = 0.005  # a few actions: commands are heard early and late
 _SERVER_QUEUE = 4
 _IDLE_TURNS = 16
 _METRICS = Metrics()  # counters only: no decision looks at them
@@ -96,7 +97,7 @@ class Database:
         self.heal()
         self.reopen()
         self.on_commit = lambda _cursor: None
-        for name in ("entries", "documents", "gaps", "feeds", "meta"):
+        for name in ("operations", "entries", "documents", "gaps", "feeds", "meta"):
             self.cursor.execute(f"DELETE FROM {name}")
 
     def fail(self, *, after: int, times: int, is_crash: bool) -> None:
@@ -142,12 +143,14 @@ class Database:
 
 
 class WatchedStore(Store):
-    """Says which items the transaction under way is for."""
+    """Says what the transaction under way is for."""
 
     items: Sequence[FeedItem] = ()
+    outcomes: Sequence[Outcomes] = ()  # taken from the inbox, and not committed yet
 
     def commit(self, connection: Connection, work: Work, now: int, **options: bool) -> None:
         self.items = work.items
+        self.outcomes = work.outcomes
         try:
             super().commit(connection, work, now, **options)
         finally:
@@ -155,10 +158,14 @@ class WatchedStore(Store):
 
 
 class Sink:
-    """The publisher's door; a process may die in it, after the commit."""
+    """The publisher's door; a process may die in it, after the commit.
 
-    def __init__(self, behind: publisher.Publisher) -> None:
+    What the store has read is old when it is handed over: other threads and processes went on.
+    """
+
+    def __init__(self, behind: publisher.Publisher, interlude: Callable[[], None]) -> None:
         self._behind = behind
+        self._interlude = interlude
         self.kills = False
 
     @property
@@ -168,7 +175,19 @@ class Sink:
         return self._behind.room
 
     def offer(self, entries: Sequence[Entry]) -> None:
+        self._interlude()
         self._behind.offer(entries)
+
+    def readmit(self, entries: Sequence[Entry]) -> None:
+        self._interlude()
+        self._behind.readmit(entries)
+
+    def withdraw(self, numbers: Collection[int]) -> None:
+        self._interlude()
+        self._behind.withdraw(numbers)
+
+    def committed(self, reports: int) -> None:
+        self._behind.committed(reports)
 
 
 class Lane:
@@ -295,6 +314,7 @@ def simulated() -> Iterator[Simulated]:
         patch.setattr(reader_module, "now_us", lambda: world.clock.wall)
         patch.setattr(store, "OUTBOX", world.patience)
         patch.setattr(store, "_PAGE_ENTRIES", PAGE_ENTRIES)
+        patch.setattr(store, "_CHECK_EVERY_SECONDS", CHECK_EVERY_SECONDS)
         patch.setattr(store, "is_disk_low", lambda _path, *, was_full: world.is_disk_low)  # noqa: ARG005
         patch.setattr(capture, "_SWEEP_ROWS", 2)
         # Here a change is in the feed at once, and a gap has no excuse to begin too late.

@@ -19,6 +19,7 @@ from replicator.publisher.broker import Broker, Publication
 from replicator.publisher.publisher import Publisher
 from tests.faults.pipeline import parts
 from tests.faults.pipeline.ledger import Ledger, Settings, Violation, require
+from tests.faults.pipeline.operator import Operator
 from tests.faults.pipeline.parts import _METRICS, Crash, Database, Lane, Sink, WatchedStore
 from tests.faults.pipeline.simulated_link import SimulatedLink
 from tests.faults.pipeline.simulated_source import KEYS, SimulatedTable
@@ -37,7 +38,7 @@ class Pipeline:
         database.empty()
         world.new_link = lambda _parameters, events, **_: SimulatedLink(self, events)
         world.patience.meanwhile = self._meanwhile
-        database.on_commit = lambda cursor: self.ledger.commit(cursor, self.store.items)
+        database.on_commit = self._note_commit
         self.world = world
         self.clock = world.clock
         self.database = database
@@ -45,12 +46,17 @@ class Pipeline:
         self.tables = [SimulatedTable(self.clock, name) for name in ("a", "b")]
         self.ledger = Ledger(self.tables, settings)
         self.broker = self.ledger.broker
+        self.operator = Operator(self, database)
         self.link: SimulatedLink | None = None
         self.steps = 0
         self._is_dead = False
         self._actions: Iterator[Action] = iter(())
         self._attempt: Any = SimpleNamespace(attempt_number=1)
         self._boot()
+
+    def _note_commit(self, cursor: Any) -> None:
+        self.ledger.commit(cursor, self.store.items)
+        self.store.outcomes = ()
 
     def _boot(self) -> None:
         """Start a process on the outbox that is there."""
@@ -85,7 +91,7 @@ class Pipeline:
             metrics=_METRICS,
             clock=self.clock.time,
         )
-        self.sink = Sink(self.publisher)
+        self.sink = Sink(self.publisher, self.operator.interlude)
         self.store.connect(self.sink)
         self.lanes = [
             Lane(feed.id, table, self.inbox) for feed, table in zip(feeds, self.tables, strict=True)
@@ -132,7 +138,7 @@ class Pipeline:
         for name, number in self._actions:
             self.steps += 1
             self.clock.advance(0.001)
-            getattr(self, name)(number)
+            getattr(self.operator if hasattr(self.operator, name) else self, name)(number)
             self._check_bounds()
             if until():
                 return
@@ -144,7 +150,7 @@ class Pipeline:
         if self.link is not None and self.link.connection is not None:
             is_answered = self.link.connection.has_answered and not self.link.is_over
             require(not (is_answered and window.in_flight), "G1: a confirm was not understood")
-        waiting = window.buffered + self.publisher._incoming_count
+        waiting = window.buffered + self.publisher._incoming.count
         require(waiting <= most + self.settings.window, "G5: too many entries in memory", waiting)
         require(self.inbox._bytes <= parts.INBOX_BYTES + 4 * len(KEYS) * _LARGEST, "G5: the inbox")
 
@@ -222,13 +228,12 @@ class Pipeline:
 
     def _check_totals(self) -> None:
         totals = self.store.status.totals
-        said = totals.pending, totals.parked
-        is_counted = said == (len(self.ledger.pending), len(self.ledger.parked))
-        # What the operator does is counted once a second.
-        require(is_counted or self._is_recounting, "G5: the totals are wrong", totals)
-        self._is_recounting = False if is_counted else self._is_recounting
-
-    _is_recounting = False
+        is_counted = (totals.pending, totals.parked) == (
+            len(self.ledger.pending),
+            len(self.ledger.parked),
+        )
+        # What an operator does is counted once a second, and so is what got in its way.
+        require(is_counted or self.operator.is_uncounted, "G5: the totals are wrong", totals)
 
     def fail_commits(self, number: int) -> None:
         self.database.fail(after=number % 12, times=1 + (number >> 4) % 3, is_crash=False)
@@ -257,16 +262,6 @@ class Pipeline:
 
     def fill_disk(self, number: int) -> None:
         self.world.is_disk_low = bool(number & 1)
-
-    def discard_parked(self, _number: int) -> None:
-        """Let an operator drop what is parked, from another process."""
-        if not self.ledger.parked:
-            return
-        numbers = self.ledger.discard_parked()
-        with self.database.engine.connect() as connection:
-            cursor = connection.connection.cursor()
-            cursor.executemany("DELETE FROM entries WHERE id = ?", [(n,) for n in numbers])
-        self._is_recounting = True
 
     # The publisher and the broker.
 
@@ -350,6 +345,7 @@ class Pipeline:
         """Let the publisher and the broker go on while the store waits to try again."""
         if self.link is not None:
             self.publish(7)
+        self.operator.interlude()
 
     # Healing.
 

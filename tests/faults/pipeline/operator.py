@@ -1,0 +1,152 @@
+"""An operator at work beside the service: the commands' own transactions, from another connection.
+
+They come at any step, also in the middle of one of the store's: between what it has read and what
+it then tells the publisher.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import QueuePool
+
+from replicator.outbox import change, engine
+from replicator.outbox.operations import Action
+from tests.faults.pipeline.parts import Database
+
+if TYPE_CHECKING:
+    from tests.faults.pipeline.pipeline import Pipeline
+
+_MOST = 3  # entries of one command
+
+
+class Operator:
+    """What an operator does to the entries of one scenario; each method is an action."""
+
+    def __init__(self, pipeline: "Pipeline", database: Database) -> None:
+        self._pipeline = pipeline
+        self._url = str(database.engine.url)
+        self._interludes: list[int] = []
+        self._parked_by: dict[int, int] = {}
+
+    # Actions.
+
+    def park(self, number: int) -> None:
+        self._do(Action.PARK, _chosen(sorted(self._pipeline.ledger.pending), number))
+
+    def redrive(self, number: int) -> None:
+        self._do(Action.REDRIVE, _chosen(sorted(self._pipeline.ledger.parked), number))
+
+    def discard(self, number: int) -> None:
+        ledger = self._pipeline.ledger
+        self._do(Action.DISCARD, _chosen(sorted(ledger.pending | ledger.parked), number))
+
+    def discard_parked(self, _number: int) -> None:
+        """Drop everything that is parked."""
+        self._do(Action.DISCARD, sorted(self._pipeline.ledger.parked))
+
+    def change_their_mind(self, number: int) -> None:
+        """Park something and take it back, before anybody has heard of it."""
+        numbers = _chosen(sorted(self._pipeline.ledger.pending), number)
+        self._do(Action.PARK, numbers)
+        self._do(Action.REDRIVE, numbers)
+
+    def interpose(self, number: int) -> None:
+        """Let something happen in the middle of one of the store's next steps."""
+        self._interludes.append(number)
+
+    # The rest.
+
+    def interlude(self) -> None:
+        """Do what was interposed; called where other threads and processes go on meanwhile."""
+        while self._interludes:
+            number = self._interludes.pop()
+            kind, number = number % 4, number >> 2
+            (self._publish, self.park, self.redrive, self.change_their_mind)[kind](number)
+
+    def _publish(self, number: int) -> None:
+        if self._pipeline.link is not None:
+            self._pipeline.publish(number)
+
+    def _do(self, action: Action, numbers: Sequence[int]) -> None:
+        """Give a command, and tell the ledger what it truly changed."""
+        if not numbers:
+            return
+        ledger = self._pipeline.ledger
+        done = change._changed(self._url, numbers, action, is_dry=False, are_all_needed=False)
+        changed = [each.entry.id for each in done if each.is_changed]
+        if not changed:
+            return
+        match action:
+            case Action.PARK:
+                ledger.operator_parks(changed)
+                last = self._last_order()
+                self._parked_by |= dict.fromkeys(changed, last)
+            case Action.REDRIVE:
+                ledger.operator_redrives(changed, [n for n in changed if not self._is_held(n)])
+            case _:
+                ledger.operator_discards(changed)
+
+    def _last_order(self) -> int:
+        cursor = self._pipeline.database.cursor
+        return int(cursor.execute("SELECT MAX(id) FROM operations").fetchone()[0])
+
+    def _is_held(self, number: int) -> bool:
+        """Whether the publisher has an entry, so that a redrive must not change its place."""
+        if number in self._unsettled():
+            return True
+        parked_by = self._parked_by.get(number)
+        is_heard = parked_by is None or self._pipeline.store._requests._last >= parked_by
+        return not is_heard and number in self._in_memory()
+
+    def _unsettled(self) -> set[int]:
+        """Return what the publisher is done with and the store has not committed as such."""
+        pipeline = self._pipeline
+        reports = [*pipeline.store.outcomes, *pipeline.inbox._outcomes]
+        delivery = pipeline.publisher._delivery
+        return {
+            *(entry.number for entry in delivery._settled),
+            *(failure.number for failure in delivery._parked),
+            *(number for report in reports for number in report.settled),
+            *(failure.number for report in reports for failure in report.parked),
+        }
+
+    def _in_memory(self) -> set[int]:
+        """Return what the publisher has, wherever it is."""
+        publisher = self._pipeline.publisher
+        window = publisher._delivery.window
+        flights = [flight.entry for flight in window._in_flight.values()]
+        waiting = [entry for queue in window._in_use.values() for entry in queue or ()]
+        retried = [entry for _, _, entry in window._retry]
+        incoming = publisher._incoming.waiting()
+        here = [*flights, *waiting, *retried, *incoming, *window._ready, *window._due]
+        return {entry.number for entry in here}
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether the store has yet to count what was changed beside it."""
+        cursor = self._pipeline.database.cursor
+        (version,) = cursor.execute("PRAGMA data_version").fetchone()
+        return bool(self._pipeline.store._data_version != version)
+
+
+def _chosen(numbers: Sequence[int], number: int) -> Sequence[int]:
+    """Return some neighbours, most often one."""
+    if not numbers:
+        return []
+    first = (number >> 2) % len(numbers)
+    return numbers[first : first + 1 + max(0, number % 4 - 1) % _MOST]
+
+
+@contextlib.contextmanager
+def commands_beside(database: Database) -> Iterator[None]:
+    """Let commands share one engine, which no fault meets: scenarios are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "NullPool", QueuePool)
+        beside = engine.open_engine(str(database.engine.url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(change, "open_engine", lambda _url: beside)
+        patch.setattr(change, "require_current", lambda _connection: None)
+        yield
+    beside.dispose()
