@@ -118,8 +118,8 @@ class Changefeed:
         A quiet feed looks like one whose link is dead in one direction; only an answer that comes
         the same way tells them apart. It also looks like one whose server is cut off from the
         majority of its cluster together with the primary replicas: such a feed stays open and
-        silent while the other side takes writes (tests/faults/test_clusters.py). Only a read
-        that a majority must agree to fails there.
+        silent while the other side takes writes (tests/faults/test_rethinkdb_cluster.py); of a
+        busy one a single shard may be so. Only a read that a majority must agree to fails there.
 
         Returns whether the feed was quiet: false when elements came before the answer, which
         `read` has not returned yet.

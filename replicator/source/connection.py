@@ -208,17 +208,29 @@ def translate(err: Exception, table: str) -> ReplicatorError:
     if isinstance(err, reql.ReqlPermissionError) or _DENIED in text:
         return SourceRefused(
             f"no permission to read {table}: {text}",
-            hint=f"grant it: r.db('{table.partition('.')[0]}').table('{table.partition('.')[2]}')"
-            ".grant(USER, {read: true})",
+            hint=f"grant it: {_query_of(table)}.grant(USER, {{read: true}})",
         )
     if isinstance(err, reql.ReqlDriverError | OSError | AttributeError) or "is closed" in text:
-        return FeedDisconnected(f"the connection to RethinkDB was lost: {text}")
+        return FeedDisconnected(
+            f"the connection to RethinkDB was lost: {text}",
+            hint="look at RethinkDB's log, and at the network in between",
+        )
     if isinstance(err, reql.ReqlRuntimeError) and "does not exist" in text:
         return TableUnusable(
             f"there is no table {table}: {text}",
             hint="check --table and tables[].name, or create the table",
         )
-    return FeedAborted(f"RethinkDB ended the query on {table}: {text}")
+    return FeedAborted(
+        f"RethinkDB ended the query on {table}: {text}",
+        hint=f"look at its replicas: {_query_of(table)}.status(); if they are well, at RethinkDB's "
+        "log",
+    )
+
+
+def _query_of(table: str) -> str:
+    """Return how a table is written in a query."""
+    database, _, name = table.partition(".")
+    return f"r.db('{database}').table('{name}')"
 
 
 def _line(err: BaseException) -> str:

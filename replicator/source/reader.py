@@ -97,6 +97,8 @@ class FeedReader:
         self._idle_seconds = 0.0
         self._asked_at = 0
         self._complete_at = 0
+        self._agreed_at = 0
+        self._ask_after = 0.0  # monotonic seconds
         self._told: deque[str] = deque(maxlen=_MOST_TOLD)
         self._is_reported_open = False
         self.progressed_at = time.monotonic()
@@ -161,8 +163,11 @@ class FeedReader:
         if isinstance(err, FeedLost):
             cause = Cause(err.cause)
         skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
-        closed = FeedClosed(self._feed_id, cause, text, skipped, now_us(), self._complete_at)
-        self._put(closed)
+        complete_at = self._complete_at
+        if cause is Cause.ABORTED:
+            # What came since may have come from some shards only: see `_ask`.
+            complete_at = min(complete_at, self._agreed_at)
+        self._put(FeedClosed(self._feed_id, cause, text, skipped, now_us(), complete_at))
 
     def _follow(self, retry_state: tenacity.RetryCallState) -> None:
         """Open the feed and hand over what it says, until it is lost or we are stopped."""
@@ -179,7 +184,8 @@ class FeedReader:
             self._was_open = True
             self._is_initializing = True
             self._idle_seconds = 0.0
-            self._asked_at = self._complete_at = now_us()
+            self._asked_at = self._complete_at = self._agreed_at = now_us()
+            self._ask_after = time.monotonic() + _PING_AFTER_SECONDS
             self._log.info("feed is open, comparing its snapshot", host=feed.host)
             self._is_reported_open = True
             self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._asked_at))
@@ -215,16 +221,21 @@ class FeedReader:
         self._idle_seconds = 0.0
         reach(FaultPoint.BATCH_READ)
         read_at = now_us()
-        self._note_completeness(elements, read_at)
+        is_all = self._note_completeness(elements, read_at)
         self._hand_over(elements, read_at)
+        # Not behind large batches, which a slow link takes its time for.
+        if is_all and not self._is_initializing and time.monotonic() >= self._ask_after:
+            self._ask(feed, read_at)
         return True
 
-    def _note_completeness(self, elements: list[Change], read_at: int) -> None:
+    def _note_completeness(self, elements: list[Change], read_at: int) -> bool:
         """Note when the server last had nothing more for us.
 
         It answers with all that it has, up to a megabyte; so a small batch says that there was
         no more when it was sent. That was after we had asked, which is when the batch before it
         was read: this one may have waited in a socket while we stood still.
+
+        Returns whether the server had nothing more.
         """
         is_small = len(elements) <= _SMALL_BATCH and _size(elements) <= _SMALL_BATCH_BYTES
         # An overflow during the snapshot is told late or never: what is said before ``ready`` can
@@ -234,6 +245,7 @@ class FeedReader:
         ):
             self._complete_at = self._asked_at
         self._asked_at = read_at
+        return is_small
 
     def _idle(self, feed: Changefeed) -> bool:
         """Count turns, not time: a process that was stopped has not waited for its server."""
@@ -243,12 +255,26 @@ class FeedReader:
             raise SnapshotStalled(f"the snapshot of {self.name} went quiet before it was complete")
         if self._idle_seconds % _PING_AFTER_SECONDS:
             return False
-        asked_at = now_us()
+        self._ask(feed, now_us())
+        return True
+
+    def _ask(self, feed: Changefeed, now: int) -> None:
+        """Ask for an answer that a majority of the replicas of each shard must agree to.
+
+        A busy feed is asked as well: its server may be cut off from the majority of one shard,
+        which is then silent, while others go on.
+        """
+        try:
+            is_quiet = feed.ping()
+        except FeedLost:
+            self._complete_at = min(self._complete_at, self._agreed_at)
+            raise
+        self._agreed_at = now
+        self._ask_after = time.monotonic() + _PING_AFTER_SECONDS
         # What the server had when it was asked has come before its answer. If something has, it
         # is what counts: it may say that changes were dropped.
-        if feed.ping() and not self._is_initializing:
-            self._complete_at = asked_at
-        return True
+        if is_quiet and not self._is_initializing:
+            self._complete_at = now
 
     def _hand_over(self, elements: list[Change], at: int) -> None:
         start = 0

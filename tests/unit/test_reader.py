@@ -1,6 +1,8 @@
 """A reader with a scripted changefeed: what it hands over, and when it opens the feed again."""
 
+import itertools
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -253,6 +255,48 @@ def test_an_answer_that_comes_behind_elements_does_not_prove_that_nothing_was_dr
 
     assert bench.feeds[0].pings == 1
     assert completeness(bench)[0] == 2000
+
+
+def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it says may come from some shards only, while another one has lost its majority."""
+    instants = [0]
+    asked: list[int] = []
+
+    def now_us() -> int:
+        instants.append(instants[-1] + 1000)
+        return instants[-1]
+
+    def ping(_feed: FakeFeed) -> bool:
+        asked.append(instants[-1])
+        if len(asked) == 3:
+            raise FeedAborted("the primary replica is not available")
+        return False
+
+    ticks = itertools.count()
+    monkeypatch.setattr(reader_module, "now_us", now_us)
+    monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(FakeFeed, "ping", ping)
+    bench = Bench([[READY], *[[B]] * 30], [])
+    bench.reader.run()
+
+    assert len(asked) == 3
+    assert asked[1] + 2000 <= asked[2], "it was heard in between"
+    assert bench.closed()[0] == (Cause.ABORTED, "the primary replica is not available")
+    assert completeness(bench)[0] == asked[1]
+
+
+def test_a_feed_that_is_aborted_between_two_questions_is_complete_up_to_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    bench = Bench([[READY], [B], [B], FeedAborted("the primary replica has moved")], [])
+    bench.reader.run()
+
+    assert bench.feeds[0].pings == 0
+    assert completeness(bench)[0] == 1000
 
 
 def test_a_permanent_error_at_start_ends_the_thread() -> None:
