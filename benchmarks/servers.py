@@ -1,34 +1,42 @@
-"""The servers of a benchmark: private ones on loopback, or those that the environment names."""
+"""The servers of a benchmark: private ones on loopback, and what they have used."""
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from replicator.sandbox.server import EmbeddedRethinkDB
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
 
 
-class Servers(NamedTuple):
+@dataclass(frozen=True)
+class Servers:
     rethinkdb_url: str
-    rabbitmq_url: str
     rethinkdb_kind: str
+    rethinkdb_pid: int | None
+    """None where it is not a process of its own that we have started."""
+
+    rabbitmq: PrivateRabbitMQ
+
+    @property
+    def rethinkdb_port(self) -> int:
+        return urlsplit(self.rethinkdb_url).port or 28015
 
 
 @contextlib.contextmanager
 def servers() -> Iterator[Servers]:
+    """Start them; say which RethinkDB it is."""
     with contextlib.ExitStack() as stack:
+        pid = None
         if given := os.environ.get("RETHINKDB_URL"):
-            rethinkdb_url, kind = given, "RETHINKDB_URL"
+            url, kind = given, "real, RETHINKDB_URL"
         elif find_rethinkdb():
-            rethinkdb_url = stack.enter_context(RealRethinkDB(cache_megabytes=1024)).url
-            kind = "real"
+            real = stack.enter_context(RealRethinkDB(cache_megabytes=1024))
+            url, kind, pid = real.url, "real, private", real.pid
         else:
-            rethinkdb_url = stack.enter_context(EmbeddedRethinkDB()).url
-            kind = "embedded"
-        rabbitmq_url = os.environ.get("RABBITMQ_URL")
-        if rabbitmq_url is None:
-            rabbitmq_url = stack.enter_context(PrivateRabbitMQ()).url
-        print(f"servers: RethinkDB ({kind}), RabbitMQ")
-        yield Servers(rethinkdb_url, rabbitmq_url, kind)
+            url, kind = stack.enter_context(EmbeddedRethinkDB()).url, "embedded, not the real one"
+        rabbitmq = stack.enter_context(PrivateRabbitMQ())
+        print(f"servers: RethinkDB ({kind}), RabbitMQ (real, private)", flush=True)
+        yield Servers(url, kind, pid, rabbitmq)

@@ -1,0 +1,32 @@
+// The JavaScript feeder with a confirm channel and persistent messages. Nothing bounds how many
+// messages wait for their confirms; a nack ends it. A fault of the feed still loses changes.
+// Usage: node tutorial_confirm.js RETHINKDB_PORT RABBITMQ_URL DATABASE TABLE EXCHANGE
+const r = require('rethinkdb');
+const amqp = require('amqplib');
+
+const [port, url, database, table, exchange] = process.argv.slice(2);
+
+function typeOfChange(change) {
+  if (change.old_val === null) return 'create';
+  if (change.new_val === null) return 'delete';
+  return 'update';
+}
+
+async function main() {
+  const rethinkConn = await r.connect({host: '127.0.0.1', port: Number(port)});
+  const rabbitConn = await amqp.connect(url);
+  const channel = await rabbitConn.createConfirmChannel();
+  await channel.assertExchange(exchange, 'topic', {durable: true});
+  const cursor = await r.db(database).table(table).changes().run(rethinkConn);
+  console.log('ready');
+  cursor.each((err, change) => {
+    if (err) throw err;
+    const routingKey = `${table}.${typeOfChange(change)}`;
+    const body = Buffer.from(JSON.stringify(change));
+    channel.publish(exchange, routingKey, body, {persistent: true}, (nacked) => {
+      if (nacked) throw nacked;
+    });
+  });
+}
+
+main().catch((err) => { console.error(err); process.exit(1); });

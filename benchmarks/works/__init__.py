@@ -1,0 +1,18 @@
+"""All works, in the order in which they run."""
+
+from benchmarks.works import backlog, drain, growth, live, resources, snapshot, tables
+
+WORKS = {
+    work.name: work
+    for work in (
+        drain.DRAIN,
+        drain.SIZES,
+        drain.QUORUM,
+        live.LIVE,
+        snapshot.SNAPSHOT,
+        backlog.BACKLOG,
+        tables.TABLES,
+        resources.RESOURCES,
+        growth.GROWTH,
+    )
+}

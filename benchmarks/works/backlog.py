@@ -1,0 +1,142 @@
+"""Backlog: the broker is away while a million changes come in; then it is back.
+
+RabbitMQ is stopped as an operator would, and started again on its data and port. While the
+backlog is drained, new changes keep coming at 1,000 a second. The rate is from the first message
+in the queue until as many lie in it as the backlog had; how long the reconnect took is given
+beside it. For comparison the same replicator drains changes that piled up in its feed, as in the
+work ``drain``, before.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import programs
+from benchmarks.figures import Goal, Measurement
+from benchmarks.place import Place
+from benchmarks.programs import Replicator
+from benchmarks.work import Run, Work
+from benchmarks.works import drain
+from benchmarks.writer import write_at_rate
+
+COUNT = 1_000_000
+SIZE = 400
+_NEW_PER_SECOND = 1_000
+_CHUNK = 50_000
+_MOST_ROUNDS = 2
+_DEADLINE_SECONDS = 900.0
+_FEED, _BACKLOG = "1 feed", "2 backlog"
+
+
+def measure(run: Run) -> Iterator[Measurement]:
+    """Do it at most twice, whatever the rounds: each takes minutes."""
+    for number in range(1, min(run.rounds, _MOST_ROUNDS) + 1):
+        outbox = run.directory / f"backlog{number}"
+        outbox.mkdir()
+        with Place(run.servers) as place:
+            for case, figures in _once(run, place, outbox, run.scaled(COUNT)):
+                run.say(f"round {number}: {case}: {figures['per_second']:,.0f}/s")
+                yield Measurement(case, "replicator", number, figures)
+
+
+def _once(
+    run: Run, place: Place, outbox: Path, count: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    kind = programs.REPLICATOR
+    # The default pauses the feeds at a million entries, which new changes would reach.
+    with Replicator(place, outbox, OUTBOX__MAX_ENTRIES=str(2 * COUNT)) as replicator:
+        idle = replicator.memory()
+        drained = run.scaled(drain.COUNT)
+        yield _FEED, drain.pile_up_and_drain(run, kind, place, replicator, drained, SIZE)
+        place.purge()
+        yield _BACKLOG, backlog(run, place, replicator, count, first=drained, idle=idle)
+
+
+def backlog(
+    run: Run, place: Place, replicator: Replicator, count: int, *, first: int, idle: float
+) -> dict[str, float]:
+    """Take the broker away, let a backlog come in, bring the broker back; return figures.
+
+    Args:
+        run: where.
+        place: has the table, and ``first`` documents in it.
+        replicator: runs, and has nothing to do.
+        count: how many entries pile up.
+        first: number of the first document.
+        idle: its memory in MiB when it had nothing to do.
+    """
+    place.disconnect()
+    run.servers.rabbitmq.stop()
+    for written in range(0, count, _CHUNK):
+        place.insert(min(_CHUNK, count - written), SIZE, start=first + written)
+        _wait_for_pending(replicator, min(written + _CHUNK, count))
+    full = replicator.memory("VmHWM")
+    on_disk = sum(file.stat().st_size for file in replicator.outbox.parent.glob("*.db*"))
+    run.say(f"{count:,} entries in the outbox, at most {full:.0f} MB")
+    run.servers.rabbitmq.start()
+    came_back = time.monotonic()
+    place.connect()
+    is_drained = threading.Event()
+    writer = threading.Thread(
+        target=write_at_rate,
+        args=(place, _NEW_PER_SECOND, _DEADLINE_SECONDS),
+        kwargs={"is_wanted": lambda: not is_drained.is_set()},
+    )
+    writer.start()
+    try:
+        place.wait_for_depth(1, _DEADLINE_SECONDS, replicator.require_running)
+        began, depth = time.monotonic(), place.depth()
+        place.wait_for_depth(count, _DEADLINE_SECONDS, replicator.require_running)
+        seconds = time.monotonic() - began
+    finally:
+        is_drained.set()
+        writer.join()
+    peak = replicator.memory("VmHWM")
+    return {
+        "per_second": (count - depth) / seconds,
+        "reconnect_seconds": began - came_back,
+        "idle_memory_mb": idle,
+        "peak_memory_mb": peak,
+        "above_idle_mb": peak - idle,
+        "outbox_bytes_per_entry": on_disk / count,
+    }
+
+
+def _wait_for_pending(replicator: Replicator, count: int) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while replicator.pending() < count:
+        replicator.require_running()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{replicator.pending()} of {count} entries in the outbox")
+        time.sleep(0.05)
+
+
+BACKLOG = Work(
+    "backlog",
+    "The broker is away while 1 million changes come in, then back",
+    measure,
+    (
+        "per_second",
+        "reconnect_seconds",
+        "idle_memory_mb",
+        "peak_memory_mb",
+        "above_idle_mb",
+        "outbox_bytes_per_entry",
+    ),
+    peer="",
+    goals=(
+        Goal(
+            "rate, to draining a feed",
+            "per_second",
+            0.8,
+            None,
+            "replicator",
+            _BACKLOG,
+            peer_case=_FEED,
+        ),
+        Goal("peak memory in MB", "peak_memory_mb", None, 150, None, _BACKLOG),
+        Goal("peak memory above idle in MB", "above_idle_mb", None, 30, None, _BACKLOG),
+    ),
+    minutes=7,
+)

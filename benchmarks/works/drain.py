@@ -1,0 +1,168 @@
+"""Drain: a backlog in a changefeed, until all of it lies in a durable queue.
+
+Each program gets a table, an exchange and a queue of its own. It is held (SIGSTOP), changes pile
+up in its feed, it goes on; the depth of the queue is asked for every 20 ms. 80,000 changes are
+less than the 100,000 that RethinkDB keeps for a feed. CPU time and bytes written, of the feeder
+and of the servers, are counted until all of them are idle again, so that nothing is left out that
+is done later; memory is the most there was since the start.
+
+Two kinds are limits, not feeders: ``publish-only`` publishes ready messages, ``drain-only-…``
+reads the feed and publishes nothing.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from benchmarks import programs
+from benchmarks.figures import Goal, Measurement
+from benchmarks.place import Place
+from benchmarks.processes import Usage, usage
+from benchmarks.programs import Kind, Program
+from benchmarks.work import Run, Work
+
+COUNT = 80_000
+SIZE = 400
+DEADLINE_SECONDS = 300.0
+_IDLE_SECONDS = 0.3
+_IDLE_SHARE = 0.1
+_IDLE_DEADLINE_SECONDS = 5.0
+_FEEDERS = (
+    programs.REPLICATOR,
+    programs.TUTORIAL,
+    programs.JAVASCRIPT_CONFIRM,
+    programs.PUBLISH_ONLY,
+)
+_FIGURES = (
+    "per_second",
+    "cpu_seconds_per_1000",
+    "broker_cpu_seconds_per_1000",
+    "rethinkdb_cpu_seconds_per_1000",
+    "peak_memory_mb",
+    "written_bytes_per_1000",
+)
+
+
+def drain(
+    run: Run, kind: Kind, count: int, size: int = SIZE, *, queue_type: str = "classic"
+) -> dict[str, float]:
+    """Let one program drain so many changes once; return its figures."""
+    with Place(run.servers, is_durable=kind.is_durable, queue_type=queue_type) as place:
+        started = programs.program(kind, place, run.directory, work=(count, size))
+        with started as program:
+            return pile_up_and_drain(run, kind, place, program, count, size)
+
+
+def pile_up_and_drain(
+    run: Run, kind: Kind, place: Place, program: Program, count: int, size: int
+) -> dict[str, float]:
+    """Hold a program, insert, let it go; return what it then needed."""
+    depth = place.depth()
+    program.hold()
+    if kind.reads:
+        place.insert(count, size, start=depth)
+    meter = Meter(run, program)
+    started = time.monotonic()
+    program.go()
+    if kind.publishes:
+        place.wait_for_depth(depth + count, DEADLINE_SECONDS, program.require_running)
+    else:
+        program.wait_for("done", DEADLINE_SECONDS)
+    seconds = time.monotonic() - started
+    program.require_running()
+    arrived = float(place.depth() - depth)
+    return {"per_second": count / seconds, "arrived": arrived, **meter.figures(count)}
+
+
+class Meter:
+    """What a feeder and the servers use from now on."""
+
+    def __init__(self, run: Run, program: Program) -> None:
+        self._program = program
+        rabbitmq, rethinkdb = run.servers.rabbitmq.pid, run.servers.rethinkdb_pid
+        self._pids = {"": program.pid, "broker_": rabbitmq, "rethinkdb_": rethinkdb}
+        self._before = self._now()
+
+    def figures(self, count: int) -> dict[str, float]:
+        """Return what so many changes have cost; waits until what they left to be done is done.
+
+        Messages lie in the queue before the replicator has settled their entries, and before all
+        that the broker writes is on its disk.
+        """
+        after = self._now_that_all_are_idle()
+        figures = {"peak_memory_mb": self._program.memory("VmHWM")}
+        for who, last in after.items():
+            first = self._before[who]
+            cpu = last.cpu_seconds - first.cpu_seconds
+            written = last.written_bytes - first.written_bytes
+            figures[f"{who}cpu_seconds_per_1000"] = cpu * 1000 / count
+            figures[f"{who}written_bytes_per_1000"] = written * 1000 / count
+        return figures
+
+    def _now(self) -> dict[str, Usage]:
+        return {who: used for who, pid in self._pids.items() if (used := usage(pid))}
+
+    def _now_that_all_are_idle(self) -> dict[str, Usage]:
+        deadline = time.monotonic() + _IDLE_DEADLINE_SECONDS
+        while True:
+            before = self._now()
+            time.sleep(_IDLE_SECONDS)
+            after = self._now()
+            used = sum(after[who].cpu_seconds - before[who].cpu_seconds for who in after)
+            if used < _IDLE_SECONDS * _IDLE_SHARE or time.monotonic() > deadline:
+                return after
+
+
+def measure(
+    run: Run,
+    kinds: Sequence[Kind],
+    sizes: Sequence[int],
+    queue_type: str = "classic",
+) -> Iterator[Measurement]:
+    """Let each kind drain changes of each size, in every round."""
+    count = run.scaled(COUNT)
+    able = programs.runnable(kinds)
+    for number, (kind, size) in run.in_rounds([(kind, size) for size in sizes for kind in able]):
+        figures = drain(run, kind, count, size, queue_type=queue_type)
+        run.say(f"round {number}: {kind.name}, {size} B: {figures['per_second']:,.0f}/s")
+        yield Measurement(f"{size} B", kind.name, number, figures)
+
+
+def _goal(what: str, ratio: float, peer: Kind) -> Goal:
+    return Goal(what, "per_second", at_least=ratio, peer=peer.name, case=f"{SIZE} B")
+
+
+DRAIN = Work(
+    "drain",
+    "Draining 80,000 changes of 400 B into a classic queue",
+    partial(measure, kinds=programs.ALL, sizes=(SIZE,)),
+    _FIGURES,
+    goals=(
+        _goal("rate, to the tutorial's Python feeder", 1.0, programs.TUTORIAL),
+        _goal("rate, to JavaScript confirmed and persistent", 1.0, programs.JAVASCRIPT_CONFIRM),
+        _goal("rate, to confirm_delivery one by one", 5.0, programs.TUTORIAL_CONFIRM),
+        _goal("rate, to publishing only", 0.95, programs.PUBLISH_ONLY),
+        Goal(
+            "CPU time, to the tutorial's Python feeder",
+            "cpu_seconds_per_1000",
+            at_most=0.6,
+            peer=programs.TUTORIAL.name,
+            case=f"{SIZE} B",
+        ),
+    ),
+    minutes=5,
+)
+SIZES = Work(
+    "drain-sizes",
+    "Draining 80,000 changes of 100 B and 4 KB into a classic queue",
+    partial(measure, kinds=_FEEDERS, sizes=(100, 4000)),
+    _FIGURES,
+    minutes=5,
+)
+QUORUM = Work(
+    "drain-quorum",
+    "Draining 80,000 changes of 400 B into a quorum queue",
+    partial(measure, kinds=_FEEDERS, sizes=(SIZE,), queue_type="quorum"),
+    _FIGURES,
+    minutes=2.5,
+)
