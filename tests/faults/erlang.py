@@ -12,15 +12,16 @@ from typing import Self
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 
 _ANSWER_SECONDS = 30
-# Reads an expression a line, evaluates it on the node, prints the result on one line.
+# Reads a node and an expression a line, evaluates it there, prints the result on one line.
 _LOOP = """
 Loop = fun(Loop) ->
   case io:get_line("") of
     eof -> init:stop();
     Line ->
-      {ok, Tokens, _} = erl_scan:string(Line),
+      [Node, Text] = string:split(Line, " "),
+      {ok, Tokens, _} = erl_scan:string(Text),
       {ok, Exprs} = erl_parse:parse_exprs(Tokens),
-      io:format("=> ~0tp~n", [rpc:call('NODE', erl_eval, exprs, [Exprs, []], 20000)]),
+      io:format("=> ~0tp~n", [rpc:call(list_to_atom(Node), erl_eval, exprs, [Exprs, []], 20000)]),
       Loop(Loop)
   end
 end, Loop(Loop).
@@ -41,7 +42,7 @@ class ErlangShell:
                 *("erl", "-noshell", "-hidden", "-start_epmd", "false"),
                 *("+S", "1:1", "+sbwt", "none"),
                 *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
-                *("-sname", f"shell-{self._node}", "-eval", _LOOP.replace("NODE", self._node)),
+                *("-sname", f"shell-{self._node}", "-eval", _LOOP),
             ],
             env=node._environment(),
             cwd=node.directory,
@@ -62,15 +63,20 @@ class ErlangShell:
         self._process.kill()
         self._process.communicate()
 
-    def eval(self, expression: str) -> str:
-        """Evaluate an expression on the node; returns its value as Erlang prints it.
+    def eval(self, expression: str, node: str | None = None) -> str:
+        """Evaluate an expression; returns its value as Erlang prints it.
+
+        Args:
+            expression: of Erlang, without the dot at its end.
+            node: the name of another node of the same cluster; left out: this one.
 
         Raises:
             OrderFailed: the node is down, or the expression failed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(re.sub(r"\s+", " ", expression).strip() + ".\n")
+        line = re.sub(r"\s+", " ", expression).strip()
+        self._process.stdin.write(f"{node or self._node} {line}.\n")
         while True:
             if not select.select([self._process.stdout], [], [], _ANSWER_SECONDS)[0]:
                 raise OrderFailed(f"no answer to {expression}")

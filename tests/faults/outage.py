@@ -10,7 +10,7 @@ import sys
 import time
 
 from tests.faults.checker import check
-from tests.faults.run import facts_of, has_converged, query, read_tables
+from tests.faults.verdict import facts_of, has_converged, query, read_tables
 from tests.faults.workload import Load
 from tests.faults.world import Lane, Setup, World
 from tests.support.wait import wait_until

@@ -1,11 +1,13 @@
 """A consumer that keeps the whole history of its durable queue, and a copy made of nothing else."""
 
 import contextlib
+import itertools
 import json
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -13,15 +15,19 @@ from pika.exceptions import AMQPError
 
 from tests.support.wait import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 QUEUE = "record"
 EXCHANGE = "rethinkdb"
 _POLL_SECONDS = 0.02
 _PREFETCH = 500
-# A consumer that stops makes the queue refuse what is published: RabbitMQ answers with a nack.
-_MOST_WAITING = 1500
+
+# The queue of a cluster. One consumer at a time: what it was sent and never got is sent to the next
+# one first. Without that it may come after newer entries, whatever the publisher did.
+REPLICATED = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+
+
+def refusing_above(most_waiting: int) -> dict[str, Any]:
+    """Return the arguments of a queue that refuses (nacks) when its consumer stops."""
+    return {"x-max-length": most_waiting, "x-overflow": "reject-publish"}
 
 
 class Delivery(NamedTuple):
@@ -47,9 +53,19 @@ def version(document: Any) -> int | None:
 class Recorder:
     """Consumes on a thread of its own, connects again when it has to, and can be told to fail."""
 
-    def __init__(self, url: str, most_waiting: int = _MOST_WAITING) -> None:
-        self._url = url
-        self._most_waiting = most_waiting
+    def __init__(
+        self, urls: Sequence[str], arguments: Mapping[str, Any], heartbeat_seconds: int = 10
+    ) -> None:
+        """Prepare; `with` starts it.
+
+        Args:
+            urls: where the broker is; each attempt to connect begins with the next one.
+            arguments: of the queue.
+            heartbeat_seconds: a broker that was silent for twice as long is left.
+        """
+        self._urls = itertools.cycle(urls)
+        self._arguments = dict(arguments)
+        self._heartbeat_seconds = heartbeat_seconds
         self.history: list[Delivery] = []
         self._newest: dict[tuple[str, str], tuple[str, int, Any]] = {}
         self.outboxes: list[str] = []
@@ -58,6 +74,7 @@ class Recorder:
         self._is_bound = True
         self._is_consuming = True
         self._is_attached = threading.Event()
+        self._is_cancelled = False
         self._end = threading.Event()
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -89,6 +106,11 @@ class Recorder:
         """Return the history up to now."""
         with self._lock:
             return list(self.history)
+
+    def wait_for_more(self, count: int, seconds: float) -> None:
+        """Wait until so many more deliveries have come."""
+        enough = len(self.history) + count
+        wait_until(lambda: len(self.history) >= enough, seconds, f"{count} more deliveries")
 
     # Faults.
 
@@ -147,25 +169,30 @@ class Recorder:
             self._end.wait(_POLL_SECONDS)
 
     def _consume(self) -> None:
-        parameters = pika.URLParameters(self._url)
+        parameters = pika.URLParameters(next(self._urls))
         parameters.socket_timeout = parameters.stack_timeout = 3
-        parameters.heartbeat = 10
+        parameters.heartbeat = self._heartbeat_seconds
+        self._is_cancelled = False
         with pika.BlockingConnection(parameters) as connection:
             channel = connection.channel()
             if self._is_bound:
                 channel.exchange_declare(EXCHANGE, "topic", durable=True)
-                arguments = {"x-max-length": self._most_waiting, "x-overflow": "reject-publish"}
-                channel.queue_declare(QUEUE, durable=True, arguments=arguments)
+                channel.queue_declare(QUEUE, durable=True, arguments=self._arguments)
                 channel.queue_bind(QUEUE, EXCHANGE, "#")
             if self._is_consuming:
                 channel.basic_qos(prefetch_count=_PREFETCH)
+                channel.add_on_cancel_callback(self._on_cancel)
                 channel.basic_consume(QUEUE, self._on_message)
                 self._is_attached.set()
-            while connection.is_open and not self._end.is_set():
+            while connection.is_open and not self._is_cancelled and not self._end.is_set():
                 with contextlib.suppress(queue.Empty):
                     self._orders.get_nowait()(channel)
                     continue
                 connection.process_data_events(time_limit=_POLL_SECONDS)
+
+    def _on_cancel(self, _method: object) -> None:
+        """The broker cancels: the queue was deleted, or its leader is gone."""
+        self._is_cancelled = True
 
     def _on_message(
         self, channel: BlockingChannel, method: Any, properties: pika.BasicProperties, body: bytes

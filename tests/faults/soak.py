@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from tests.faults.checker import check
 from tests.faults.nemeses import Nemesis
 from tests.faults.plan import possible
-from tests.faults.run import act_once, facts_of, has_converged, read_tables
+from tests.faults.run import act_once
 from tests.faults.supervised import Sample
+from tests.faults.verdict import facts_of, has_converged, read_tables
 from tests.faults.workload import Load
 from tests.faults.world import Lane, Setup, World
 from tests.support.wait import wait_until

@@ -16,6 +16,7 @@ _POLL_SECONDS = 0.05
 _SAMPLE_SECONDS = 0.5
 _FIRST_BACKOFF = 0.2
 _MOST_BACKOFF = 2.0
+_TAIL_CHARACTERS = 2000
 
 
 class Exit(NamedTuple):
@@ -24,6 +25,7 @@ class Exit(NamedTuple):
     status: int
     at: float
     log_tail: str
+    has_begun: bool
 
 
 class Sample(NamedTuple):
@@ -36,6 +38,15 @@ class Sample(NamedTuple):
     descriptors: int
     outbox_entries: int | None
     outbox_mb: float
+
+
+def is_for_a_full_disk(status: int | None, log_tail: str) -> bool:
+    """Whether a process ended as docs/commands.md says it may, at its start or its end.
+
+    While it runs it waits for room; there, nothing of the outbox can be written at all.
+    """
+    errors = [line for line in log_tail.splitlines() if line.startswith("error: ")]
+    return status == 1 and bool(errors) and "database or disk is full" in errors[-1]
 
 
 class Supervised:
@@ -101,6 +112,11 @@ class Supervised:
             return self.process.terminate(seconds)
 
     @property
+    def log_tail(self) -> str:
+        """The end of what the processes so far have said."""
+        return self.process.log()[-_TAIL_CHARACTERS:]
+
+    @property
     def has_begun(self) -> bool:
         """Whether the last process got as far as to say that it is starting."""
         return '"starting"' in self.process.log()[self._logged_before :]
@@ -131,8 +147,7 @@ class Supervised:
                     continue
                 status = self.process.reap()
                 if status is not None:
-                    tail = self.process.log()[-2000:]
-                    self.exits.append(Exit(status, time.time(), tail))
+                    self.exits.append(Exit(status, time.time(), self.log_tail, self.has_begun))
             self._end.wait(self._backoff)
             self._backoff = min(2 * self._backoff, _MOST_BACKOFF)
             with self._lock:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -46,6 +47,12 @@ LIVES = [
     ("publisher-stopped",),
     ("store-stopped",),
 ]
+if not os.environ.get("FAULTS_LONG"):
+    # A point that is met twice in a row is met once; deaths in a repair remain.
+    LIVES = [
+        tuple(next(same) for _, same in itertools.groupby(lives, lambda life: life.split(":")[0]))
+        for lives in LIVES
+    ]
 SWEEP_PART = "sweep-part"  # has a test of its own: it needs more documents than a page has
 PAGE = 5000  # rows of the index that are swept in one transaction
 SHUTDOWN = {"stop-asked", "readers-stopped", "drained", "publisher-stopped", "store-stopped"}

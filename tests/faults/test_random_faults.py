@@ -3,63 +3,71 @@
 A failure prints its seed; `python -m tests.faults.campaign --seed SEED --runs 1` repeats it.
 """
 
-import gc
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 
+from tests.faults.at_once import at_once
 from tests.faults.plan import left_out, make_plan
 from tests.faults.run import run
 from tests.faults.world import Lane
-from tests.support.rethink import find_rethinkdb
 from tests.support.servers import USED
 
-SEEDS = [101, 102, 104]
-ALONE = ["remove outbox"]
+NEW_SEED = secrets.randbelow(10**9)
+EMBEDDED = 2
+
+
+class Job(NamedTuple):
+    """A run, and on which lane."""
+
+    lane: int
+    seed: int
+    only: str | None = None
+
+    def __str__(self) -> str:
+        return f"{'embedded ' * (self.lane == EMBEDDED)}{self.only or self.seed}"
+
+
+AT_ONCE = [
+    (Job(0, 101), Job(1, 102)),
+    (Job(0, 104), Job(1, NEW_SEED)),
+    (Job(0, 1, only="remove outbox"), Job(EMBEDDED, 201)),
+]
 # The driver forgets a socket without closing it when the server has hung up first.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*unclosed.*:ResourceWarning"),
     pytest.mark.usefixtures("collected"),
 ]
-NEW_SEED = secrets.randbelow(10**9)
-
-
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """Collect those sockets here: in another test the warnings would be errors."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
-def lane() -> Iterator[Lane]:
-    with Lane() as lane:
+def lanes() -> Iterator[Sequence[Lane]]:
+    """Servers for two runs at once, since most of a run is waiting, and an embedded RethinkDB."""
+    with ExitStack() as stack:
+        lanes = [Lane(), Lane(), Lane(is_embedded=True)]
+        at_once(*(partial(stack.enter_context, lane) for lane in lanes))
+        lane = lanes[0]
         kind = "real, killed and frozen" if lane.has_real_rethinkdb else "embedded"
         USED.add(f"RethinkDB for faults: {kind}")
         for name, lacking in left_out(lane.abilities()).items():
             if not (lane.has_real_rethinkdb and lacking == ["embedded rethinkdb"]):
                 USED.add(f"RethinkDB for faults: left out {name}, for want of {lacking[0]}")
-        yield lane
+        yield lanes
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, pytest.param(NEW_SEED, id=f"new-{NEW_SEED}")])
-def test_no_random_faults_lose_a_change(lane: Lane, seed: int) -> None:
-    result = run(make_plan(seed, lane.abilities()), lane)
+@pytest.mark.parametrize("jobs", AT_ONCE, ids=lambda jobs: "+".join(map(str, jobs)))
+def test_no_random_faults_lose_a_change(lanes: Sequence[Lane], jobs: Sequence[Job]) -> None:
+    violations: list[str] = []
 
-    assert not result.violations, "\n".join(result.violations)
+    def judge(job: Job) -> None:
+        lane = lanes[job.lane]
+        plan = make_plan(job.seed, lane.abilities(), only=job.only)
+        violations.extend(run(plan, lane).violations)
 
+    at_once(*(partial(judge, job) for job in jobs))
 
-@pytest.mark.parametrize("name", ALONE)
-def test_this_one_alone_loses_nothing(lane: Lane, name: str) -> None:
-    plan = make_plan(1, lane.abilities(), only=name)
-    result = run(plan, lane)
-
-    assert not result.violations, "\n".join(result.violations)
-
-
-@pytest.mark.skipif(find_rethinkdb() is None, reason="it was embedded all the time")
-def test_the_embedded_rethinkdb_takes_the_same_suite() -> None:
-    with Lane(is_embedded=True) as lane:
-        result = run(make_plan(201, lane.abilities()), lane)
-        assert not result.violations, "\n".join(result.violations)
+    assert not violations, "\n".join(violations)

@@ -11,12 +11,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from rethinkdb import errors as reql
 from rethinkdb import r
-
-from tests.support.servers import RethinkServer
 
 HOT_KEYS = 5
 _HOT_SHARE = 0.25
@@ -47,10 +45,18 @@ class Load:
     value_bytes: int = 200
 
 
+class Server(Protocol):
+    """A RethinkDB, of one server or of several."""
+
+    def connect(self, *, timeout: float) -> Any:
+        """Open a driver's connection."""
+        ...
+
+
 class Writers:
     """Some connections that write until they are stopped; the log is `writes`."""
 
-    def __init__(self, server: RethinkServer, database: str, load: Load, seed: int) -> None:
+    def __init__(self, server: Server, database: str, load: Load, seed: int) -> None:
         self._server = server
         self._database = database
         self._load = load
@@ -91,15 +97,16 @@ class Writers:
 
     def fill(self) -> None:
         """Make the documents that are there before anything listens."""
-        with self._server.connect() as connection:
+        with self._server.connect(timeout=20) as connection:
             for table in self._load.tables:
-                documents = [self._document(key, "") for key in range(self._load.keys)]
+                documents = [self.document(key, "") for key in range(self._load.keys)]
                 self._table(table).insert(documents, conflict="replace").run(connection)
 
     def _table(self, name: str) -> Any:
         return r.db(self._database).table(name)
 
-    def _document(self, key: int, text: str) -> dict[str, Any]:
+    def document(self, key: int | str, text: str) -> dict[str, Any]:
+        """Return a new state of a document, with a number that no other has."""
         return {"id": key, "v": next(self._versions), "text": text}
 
     def _run(self, number: int, chance: random.Random) -> None:
@@ -132,7 +139,7 @@ class Writers:
             ReqlError: it is not known how much was written.
         """
         keys = {chance.randrange(2 * self._load.keys) for _ in range(1000)}
-        documents = [self._document(key, "burst") for key in keys]
+        documents = [self.document(key, "burst") for key in keys]
         query = self._table(table).insert(documents, conflict="replace", return_changes=True)
         with self._bursting:
             _run_logged(query, connection, table, self._logs[-1])
@@ -144,7 +151,7 @@ class Writers:
         Raises:
             ReqlError: it is not known how much was written.
         """
-        documents = [self._document(key, "x" * self._load.value_bytes) for key in keys]
+        documents = [self.document(key, "x" * self._load.value_bytes) for key in keys]
         table = self._load.tables[0]
         query = self._table(table).insert(
             documents, conflict="replace", durability="soft", return_changes=True
@@ -164,18 +171,18 @@ class Writers:
             if chance.random() < 0.15:
                 return table.between(first, first + count).delete(return_changes=True)
             keys = [(first + n) % load.keys for n in range(min(count, load.keys))]
-            documents = [self._document(key, text) for key in keys]
+            documents = [self.document(key, text) for key in keys]
             return table.insert(documents, conflict="replace", return_changes=True)
         is_hot = chance.random() < _HOT_SHARE
         key = chance.randrange(HOT_KEYS if is_hot else load.keys)
         action = chance.random()
         if action < 0.35:
-            new = self._document(key, text)
+            new = self.document(key, text)
             return table.insert(new, conflict="replace", return_changes=True)
         if action < 0.6:
             return table.get(key).update({"v": next(self._versions)}, return_changes=True)
         if action < 0.8:
-            new = self._document(key, text)
+            new = self.document(key, text)
             return table.get(key).replace(new, return_changes=True)
         return table.get(key).delete(return_changes=True)
 
@@ -195,8 +202,8 @@ def _close(connection: Any) -> None:
         connection.close(noreply_wait=False)
 
 
-def read_table(server: RethinkServer, database: str, table: str) -> dict[str, Any]:
+def read_table(server: Server, database: str, table: str) -> dict[str, Any]:
     """Return what the server has: documents by the JSON text of their key."""
-    with server.connect() as connection:
+    with server.connect(timeout=20) as connection:
         documents: Iterator[dict[str, Any]] = r.db(database).table(table).run(connection)
         return {json.dumps(document["id"]): document for document in documents}

@@ -8,9 +8,8 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +20,7 @@ from rethinkdb import r
 from replicator.sandbox import EmbeddedRethinkDB
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.faults.erlang import ErlangShell
-from tests.faults.recorder import Recorder
+from tests.faults.recorder import Recorder, refusing_above
 from tests.faults.supervised import Supervised
 from tests.faults.workload import Load, Writers
 from tests.support.proxy import TcpProxy
@@ -134,8 +133,17 @@ class World:
     # The databases' side.
 
     @property
-    def tables(self) -> list[str]:
-        return [f"{self.name}.{table}" for table in self.setup.load.tables]
+    def server(self) -> RethinkServer:
+        return self.lane.server
+
+    @property
+    def tables(self) -> Sequence[str]:
+        return self.setup.load.tables
+
+    @property
+    def is_clock_true(self) -> bool:
+        """Whether the replicator's wall clock is the writers'."""
+        return not self.setup.has_fake_clock
 
     def create_table(self, connection: Any, table: str) -> None:
         r.db(self.name).table_create(table).run(connection)
@@ -182,14 +190,14 @@ class World:
         self.reql_proxy = self._stack.enter_context(TcpProxy(rethink_port))
         self.amqp_proxy = self._stack.enter_context(TcpProxy(lane.rabbitmq.port))
         self.recorder = self._stack.enter_context(
-            Recorder(lane.rabbitmq.url_of(self.name), self.setup.most_waiting)
+            Recorder([lane.rabbitmq.url_of(self.name)], refusing_above(self.setup.most_waiting))
         )
         self.writers = Writers(lane.server, self.name, load, self._seed)
         self.writers.fill()
         proxied = f"127.0.0.1:{self.amqp_proxy.port}/{self.name}"
         reql = f"127.0.0.1:{self.reql_proxy.port}"
         settings = {
-            "TABLES": ",".join(self.tables),
+            "TABLES": ",".join(f"{self.name}.{table}" for table in self.tables),
             "RETHINKDB__URL": f"rethinkdb://{self.name}:{_PASSWORD}@{reql}",
             "RABBITMQ__URL": f"amqp://{self.name}:{_PASSWORD}@{proxied}",
             "RABBITMQ__ON_UNROUTABLE": "hold",
@@ -277,12 +285,3 @@ class World:
         except (reql.ReqlError, OSError):
             return False
         return True
-
-
-@contextlib.contextmanager
-def timed() -> Iterator[list[float]]:
-    """Yield a list that has the seconds which the block took, when it has ended."""
-    spent: list[float] = []
-    started = time.monotonic()
-    yield spent
-    spent.append(time.monotonic() - started)
