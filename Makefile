@@ -15,6 +15,10 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
+$(VENV)/.bench: requirements-bench.txt requirements.txt pyproject.toml tools/venv.sh
+	@tools/venv.sh $(PYTHON) $(VENV) requirements-bench.txt
+	@touch $@ $(VENV)/.run
+
 demo: $(VENV)/.run ## Watch it survive a broker outage and a kill; about a minute.
 	@tools/rabbitmq.sh
 	@$(BIN)/replicator demo
@@ -57,11 +61,9 @@ format: $(VENV)/.dev ## Put the code into the one form.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Measure against the tutorial's feeder, and the bounds on memory and restart.
-	@tools/rabbitmq.sh
-	$(BIN)/python -m benchmarks.drain --at-least 0.7
-	$(BIN)/python -m benchmarks.restart --at-least 60000
-	$(BIN)/python -m benchmarks.backlog --most-mb 150
+bench: $(VENV)/.bench ## Measure against the peers; WORK="drain live" for some, ROUNDS=3, SCALE=1.
+	@RABBITMQ_URL= tools/rabbitmq.sh
+	$(BIN)/python -m benchmarks $(WORK) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1)
 
 clean: ## Remove what make has made.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

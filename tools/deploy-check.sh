@@ -15,7 +15,7 @@ promtool check rules deploy/prometheus/rules.yaml
 promtool test rules deploy/prometheus/rules_tests/*.yaml
 "$bin/hadolint" deploy/Dockerfile
 "$bin/docker-compose" -f deploy/compose.yaml config --quiet
-for overlay in base overlays/production; do
+for overlay in base overlays/production overlays/billing; do
     "$bin/kubectl" kustomize "deploy/kubernetes/$overlay" >"$directory/manifests.yaml"
     # It has no schemas of the Prometheus operator, and says so: tests/deploy looks at those.
     "$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 "$directory/manifests.yaml"

@@ -19,7 +19,7 @@ _PROJECT: Final = Path(__file__).parent.parent
 _PANELS: Final = _PROJECT / "grafana/panels.yaml"
 _DASHBOARD: Final = _PROJECT / "grafana/dashboards/replicator.json"
 _RULES: Final = _PROJECT / "deploy/prometheus/rules.yaml"
-_RESOURCE: Final = _PROJECT / "deploy/kubernetes/components/monitoring/prometheus-rule.yaml"
+_RESOURCE: Final = _PROJECT / "deploy/kubernetes/components/rules/prometheus-rule.yaml"
 
 _DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _COLUMNS: Final = 24  # Grafana's grid is so wide

@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from replicator.cli import options, output
+from replicator.cli.live import live_counts
 from replicator.config import Settings
 from replicator.domain.model import Op, TableName
 from replicator.domain.routing import is_matched
@@ -24,6 +25,14 @@ from replicator.source.changefeed import FieldRules
 
 _UNREACHABLE = 1
 _PERMANENT = 2
+_UNROUTABLE: Final = "replicator_unroutable_total"
+_UNSEEN: Final = (
+    "only the settings were looked at: queues of others cannot be seen, AMQP lists no bindings"
+)
+_HINT_OF_BINDINGS: Final = (
+    "rabbitmqctl list_bindings shows them all; until each key has a queue, "
+    "rabbitmq.on_unroutable = hold keeps the messages"
+)
 _ANY_KEY: Final = "replicator.check"  # permissions can depend on a key, so it takes one
 _MATCHES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "topic": is_matched,
@@ -184,9 +193,10 @@ def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]
             yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
                 yield _attempt(f"queue {queue.name}", _queue_look(rabbitmq, queue))
-        yield Finding("bindings", ok=True, message=_bindings_words(settings, keys))
     except ReplicatorError as err:
         yield _failure("rabbitmq", err)
+        return
+    yield _bindings(settings, keys)
 
 
 def _queue_look(rabbitmq: publisher.BrokerCheck, queue: Queue) -> Callable[[], str]:
@@ -205,21 +215,35 @@ def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, l
     return {exchange: list(dict.fromkeys(of_it)) for exchange, of_it in keys.items()}
 
 
-def _bindings_words(settings: Settings, keys: Mapping[str, Sequence[str]]) -> str:
+def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
     """Say which routing keys no queue of the settings takes, and what cannot be known.
 
     AMQP has no way to list bindings, and the broker looks for them only when it delivers a
     message: a transaction that is rolled back returns nothing, so there is no trial without one.
+    So this compares the settings with themselves, and says what a running service was told.
     """
+    said, is_compared_whole = _compared(settings, keys)
+    returned = live_counts(settings.http.listen, _UNROUTABLE)
+    lost = {table: count for table, count in (returned or {}).items() if count}
+    if lost:
+        tables = ", ".join(f"{table} {count:,.0f}" for table, count in sorted(lost.items()))
+        said += f"; the service at {settings.http.listen} had messages that no queue took: {tables}"
+    elif returned is not None:
+        said += f"; the service at {settings.http.listen} had no message that no queue took"
+    hint = None if is_compared_whole and not lost else _HINT_OF_BINDINGS
+    return Finding("bindings", ok=True, message=said, hint=hint)
+
+
+def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
+    """Compare with ``rabbitmq.queues`` alone; returns words, and whether it takes every key."""
     queues = settings.rabbitmq.queues
-    unseen = "queues of others cannot be seen: AMQP lists no bindings without a delivery"
     if not queues:
-        return f"rabbitmq.queues declares none, and {unseen}"
+        return f"rabbitmq.queues declares none, and {_UNSEEN}", False
     main = settings.rabbitmq.exchange
     bindings = [binding for queue in queues for binding in queue.bindings]
     matches = _MATCHES.get(settings.rabbitmq.exchange_type)
     if matches is None:
-        return f"not compared on a {settings.rabbitmq.exchange_type} exchange; {unseen}"
+        return f"not compared on a {settings.rabbitmq.exchange_type} exchange; {_UNSEEN}", False
     lost = [
         key if exchange == main else f"{key} (exchange {exchange})"
         for exchange, of_it in keys.items()
@@ -227,8 +251,11 @@ def _bindings_words(settings: Settings, keys: Mapping[str, Sequence[str]]) -> st
         if exchange != main or not any(matches(binding, key) for binding in bindings)
     ]
     if not lost:
-        return f"rabbitmq.queues takes every routing key; {unseen}"
-    return f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be meant; {unseen}"
+        return f"rabbitmq.queues takes every routing key; {_UNSEEN}", True
+    return (
+        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be meant; {_UNSEEN}",
+        False,
+    )
 
 
 def _outbox_words(facts: OutboxFacts) -> str:

@@ -1,31 +1,24 @@
 """``replicator status``: feeds, outbox and broker at a glance."""
 
-import json
-import re
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from replicator import __version__
 from replicator.cli import options, output
+from replicator.cli.live import Facts, live_counts, live_facts
 from replicator.cli.watch import watch
-from replicator.config import HostPort, Settings
+from replicator.config import Settings
 from replicator.observation import feed_facts
 from replicator.outbox import inspect
 from replicator.outbox.capture import Feed
 from replicator.outbox.check import lock_holder
 from replicator.web.troubles import find_troubles
 
-_ANSWER_SECONDS: Final = 2.0
 _CONFIRMED: Final = "replicator_entries_confirmed_total"
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, not bound
-
-Facts = dict[str, Any]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +45,7 @@ def status(
     """
     settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
     if is_watching:
-        watch(lambda: _measured(settings), _words, as_json=as_json, count=count)
+        watch(lambda: _measured(settings), _words, _trouble_lines, as_json=as_json, count=count)
         return
     if count is not None:
         raise typer.BadParameter("--count goes with --watch")
@@ -66,7 +59,7 @@ def status(
 def _facts(settings: Settings) -> Facts:
     with inspect.reading(settings.outbox.url) as connection:
         identity = inspect.outbox_id(connection)
-    live = _live(settings.http.listen)
+    live = live_facts(settings.http.listen)
     # The default address may be another replicator's: only the outbox's id tells them apart.
     if live is not None and live["outbox"]["id"] == identity:
         return live
@@ -78,32 +71,8 @@ def _measured(settings: Settings) -> tuple[Facts, float | None]:
     facts = _facts(settings)
     if facts["broker"] is None:
         return facts, None
-    text = (_asked(settings.http.listen, "metrics") or b"").decode("utf-8", "replace")
-    found = re.findall(rf"^{_CONFIRMED}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
-    return facts, sum(map(float, found)) if text else None
-
-
-def _live(listen: HostPort | None) -> Facts | None:
-    """Ask the running service; None when there is none at this address."""
-    try:
-        facts = json.loads(_asked(listen, "status") or b"null")
-    except ValueError:
-        return None
-    is_ours = isinstance(facts, dict) and isinstance(facts.get("outbox"), dict)
-    return facts if is_ours and "id" in facts["outbox"] and "feeds" in facts else None
-
-
-def _asked(listen: HostPort | None, path: str) -> bytes | None:
-    if listen is None:
-        return None
-    address = HostPort(_ANY_ADDRESS.get(listen.host, listen.host), listen.port)
-    # Never through a proxy that the environment names: the address is this machine's.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{address}/{path}", timeout=_ANSWER_SECONDS) as answer:
-            return bytes(answer.read())
-    except (OSError, HTTPException):
-        return None
+    confirmed = live_counts(settings.http.listen, _CONFIRMED)
+    return facts, None if confirmed is None else sum(confirmed.values())
 
 
 def _recorded(settings: Settings) -> Facts:
@@ -153,6 +122,8 @@ def _print(facts: Facts) -> None:
     out = output.console()
     for name, value in zip(("replicator", "outbox", "broker"), _words(facts), strict=True):
         out.print(Text.assemble((f"{name:11}", "bold"), value), soft_wrap=True)
+    for line in _trouble_lines(facts):
+        out.print(line, soft_wrap=True)
     output.print_table(
         ["table", "state", "since", "last change", "#captured", "#documents", "gap", "…last error"],
         (
@@ -170,6 +141,17 @@ def _print(facts: Facts) -> None:
         ),
         empty="no feeds yet",
     )
+
+
+def _trouble_lines(facts: Facts) -> Iterator[Text]:
+    """Say what is wrong right now, and what to do, as the page does."""
+    for trouble in facts.get("troubles", ()):  # an older service that still runs may have none
+        colour = "bold red" if trouble["level"] == "error" else "bold yellow"
+        beside = [trouble["detail"], trouble["since"] and f"since {trouble['since']}"]
+        told = f" ({', '.join(filter(None, beside))})" if any(beside) else ""
+        yield Text.assemble(
+            (f"{trouble['level']:11}", colour), f"{trouble['text']}{told} — {trouble['hint']}"
+        )
 
 
 def _words(facts: Facts) -> tuple[str, str, str]:

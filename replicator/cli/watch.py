@@ -3,7 +3,7 @@
 import datetime as dt
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -25,10 +25,14 @@ Take = Callable[[], tuple[Facts, float | None]]
 """Returns the facts of ``/status``, and what was confirmed since the service started."""
 Words = Callable[[Facts], Sequence[str]]
 """Says in a line each how service, outbox and broker are."""
+Troubles = Callable[[Facts], Iterable[Text]]
+"""Says in a line each what is wrong right now, and what to do."""
 _Show = Callable[[Facts, Rates | None], None]
 
 
-def watch(take: Take, words: Words, *, as_json: bool, count: int | None) -> None:
+def watch(
+    take: Take, words: Words, troubles: Troubles, *, as_json: bool, count: int | None
+) -> None:
     """Show the facts each second until Ctrl-C, or so many times.
 
     Raises:
@@ -38,7 +42,7 @@ def watch(take: Take, words: Words, *, as_json: bool, count: int | None) -> None
     speedometer = Speedometer()
     shown = 0
     try:
-        with _display(words, as_json=as_json) as (show, complain):
+        with _display(words, troubles, as_json=as_json) as (show, complain):
             while True:
                 started = time.monotonic()
                 try:
@@ -60,7 +64,9 @@ def watch(take: Take, words: Words, *, as_json: bool, count: int | None) -> None
 
 
 @contextmanager
-def _display(words: Words, *, as_json: bool) -> Iterator[tuple[_Show, Callable[[str], None]]]:
+def _display(
+    words: Words, troubles: Troubles, *, as_json: bool
+) -> Iterator[tuple[_Show, Callable[[str], None]]]:
     if as_json:
         yield (
             lambda facts, rates: output.print_line(_with_rates(facts, rates)),
@@ -74,7 +80,9 @@ def _display(words: Words, *, as_json: bool) -> Iterator[tuple[_Show, Callable[[
     else:
         with Live(console=output.console(), auto_refresh=False) as live:
             yield (
-                lambda facts, rates: live.update(_screen(facts, rates, words), refresh=True),
+                lambda facts, rates: live.update(
+                    _screen(facts, rates, words, troubles), refresh=True
+                ),
                 lambda text: live.update(Text(f"{_clock()}  {text}"), refresh=True),
             )
 
@@ -151,7 +159,7 @@ def _line(facts: Facts, rates: Rates | None) -> str:
     return "  ".join(parts)
 
 
-def _screen(facts: Facts, rates: Rates | None, words: Words) -> Group:
+def _screen(facts: Facts, rates: Rates | None, words: Words, troubles: Troubles) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("table", "state", "captured", "total", "documents", "gap"):
         is_number = name in {"captured", "total", "documents"}
@@ -174,4 +182,6 @@ def _screen(facts: Facts, rates: Rates | None, words: Words) -> Group:
     lines.append(
         Text.assemble(("backlog    ", "bold"), _forecast_words(forecast(facts["outbox"], rates)))
     )
-    return Group(*lines, Text(""), table, Text(""), Text(f"{_clock()}  Ctrl-C ends", "dim"))
+    return Group(
+        *lines, *troubles(facts), Text(""), table, Text(""), Text(f"{_clock()}  Ctrl-C ends", "dim")
+    )

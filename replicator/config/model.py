@@ -100,7 +100,8 @@ class Table(Section):
     )
     exchange: ShortName | None = Field(
         default=None,
-        description="where its messages go instead of `rabbitmq.exchange`; declared like it",
+        description="where its messages go instead of `rabbitmq.exchange`; declared like it, and "
+        "`rabbitmq.queues` are not bound to it",
     )
     envelope: Literal["change", "cloudevents", "debezium"] = Field(
         default="change",

@@ -128,7 +128,7 @@ class Queue(Section):
     bindings: tuple[ShortName, ...] = Field(
         default=("#",),
         min_length=1,
-        description="binding keys to the exchange; `#` on a topic exchange is every message",
+        description="binding keys to `rabbitmq.exchange`; `#` on a topic exchange is every message",
     )
     type: Literal["quorum", "classic", "stream"] = Field(
         default="quorum", description="`quorum`, `classic` or `stream`"
@@ -201,7 +201,8 @@ class RabbitMQ(Section):
     )
     queues: tuple[Queue, ...] = Field(
         default=(),
-        description="queues declared and bound at start, durable; JSON in the environment",
+        description="queues declared at start, durable, and bound to `rabbitmq.exchange`, never to "
+        "one of `tables[].exchange`; JSON in the environment",
     )
     _password: str | None = PrivateAttr(default=None)
 

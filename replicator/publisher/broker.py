@@ -25,6 +25,7 @@ _KEEPALIVE: Final = {
     "TCP_USER_TIMEOUT": 30_000,
 }
 
+_HINT_OF_LINK: Final = "look at RabbitMQ's log, and at the network in between"
 _GUESSED: Final = (
     exceptions.IncompatibleProtocolError,
     exceptions.ProbableAuthenticationError,
@@ -34,8 +35,43 @@ _GUESSED: Final = (
 # AMQP 0-9-1, section 1.2, and RabbitMQ's use of it.
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
+RESOURCE_LOCKED: Final = 405
 PRECONDITION_FAILED: Final = 406
+COMMAND_INVALID: Final = 503
 NOT_ALLOWED: Final = 530
+
+
+class _Answer(NamedTuple):
+    """What an error means that RabbitMQ closes a channel or a connection with."""
+
+    kind: type[ReplicatorError]
+    words: str
+    hint: str
+    sign: str = ""  # only where the broker's text has this
+
+
+_ANSWERS: Final = {
+    NOT_ALLOWED: _Answer(
+        BrokerRefused,
+        "refuses the virtual host",
+        "check the path of rabbitmq.url and the user's permissions",
+    ),
+    ACCESS_REFUSED: _Answer(
+        BrokerRefused, "gives no permission", "grant it with rabbitmqctl set_permissions"
+    ),
+    COMMAND_INVALID: _Answer(
+        BrokerRefused,
+        "does not know rabbitmq.exchange_type",
+        "set another rabbitmq.exchange_type, or enable the plugin that brings it",
+        sign="exchange type",
+    ),
+    RESOURCE_LOCKED: _Answer(
+        BrokerUnavailable,
+        "keeps the queue for another connection alone",
+        "end that connection, or name another queue",
+    ),
+}
+"""By reply code."""
 
 
 class Queue(NamedTuple):
@@ -254,7 +290,9 @@ def translate(err: BaseException, where: str) -> ReplicatorError:
     # pika takes a link that breaks while it logs in for a refusal. RabbitMQ says so when it
     # refuses (it knows that pika understands); so this is only a link that broke.
     if isinstance(_innermost(err), _GUESSED) and exceptions.StreamLostError.__name__ in reason:
-        return BrokerUnavailable(f"RabbitMQ at {where}: the link broke during the login: {reason}")
+        return BrokerUnavailable(
+            f"RabbitMQ at {where}: the link broke during the login: {reason}", hint=_HINT_OF_LINK
+        )
     code = getattr(_innermost(err), "reply_code", 0)
     if isinstance(err, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError) or (
         code == ACCESS_REFUSED and "login" in reason.lower()
@@ -263,22 +301,16 @@ def translate(err: BaseException, where: str) -> ReplicatorError:
             f"RabbitMQ at {where} refuses the user or password",
             hint="check rabbitmq.url and rabbitmq.password_file",
         )
-    if code == NOT_ALLOWED or isinstance(err, exceptions.ProbableAccessDeniedError):
-        return BrokerRefused(
-            f"RabbitMQ at {where} refuses the virtual host: {reason}",
-            hint="check the path of rabbitmq.url and the user's permissions",
-        )
-    if code == ACCESS_REFUSED:
-        return BrokerRefused(
-            f"RabbitMQ at {where} gives no permission: {reason}",
-            hint="grant it with rabbitmqctl set_permissions",
-        )
+    if isinstance(err, exceptions.ProbableAccessDeniedError):
+        code = NOT_ALLOWED
+    if (of_code := _ANSWERS.get(code)) is not None and of_code.sign in reason:
+        return of_code.kind(f"RabbitMQ at {where} {of_code.words}: {reason}", hint=of_code.hint)
     if isinstance(_innermost(err), ssl.SSLCertVerificationError):
         return BrokerRefused(
             f"RabbitMQ at {where} has a certificate that cannot be trusted: {reason}",
             hint="check rabbitmq.tls_ca_file and the host name in rabbitmq.url",
         )
-    return BrokerUnavailable(f"RabbitMQ at {where}: {reason}")
+    return BrokerUnavailable(f"RabbitMQ at {where}: {reason}", hint=_HINT_OF_LINK)
 
 
 def _innermost(err: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from tests.deploy.programs import DEPLOY, GRAFANA, read_yaml
 RULES = DEPLOY / "prometheus/rules.yaml"
 DASHBOARD = GRAFANA / "dashboards/replicator.json"
 
-_COMPARISON = re.compile(r"(?P<value>.+) (?:==|>|<) (?P<limit>\d+)")
+_COMPARISON = re.compile(r"(?P<value>.+) (?:==|>|<) (?P<limit>\d+(?:\.\d+)?)")
 
 
 class Expression(NamedTuple):

@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"
 GRAFANA = PROJECT / "grafana"
 OVERLAY = DEPLOY / "kubernetes/overlays/production"
+OVERLAYS = (OVERLAY, DEPLOY / "kubernetes/overlays/billing")
 
 Done = subprocess.CompletedProcess[str]
 

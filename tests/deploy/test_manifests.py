@@ -1,6 +1,7 @@
 """The manifests: right for Kubernetes, and for this program."""
 
 import json
+import shutil
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -12,12 +13,13 @@ import yaml
 from replicator import __version__
 from replicator.config import Settings, describe_settings, load_settings
 from replicator.web.server import _ROUTES
-from tests.deploy.programs import DEPLOY, OVERLAY, Done, ask, rendered, said
+from tests.deploy.programs import DEPLOY, OVERLAY, OVERLAYS, Done, ask, rendered, said
 from tests.support.npm import npm_directory
 
 _KUBERNETES = "1.37"
 _OPERATOR = ("@kubernetes-models/prometheus-operator", "6.0.0")
 _APP = {"app.kubernetes.io/name": "replicator"}
+_INSTANCE = "app.kubernetes.io/instance"
 
 Manifests = dict[str, dict[str, Any]]
 
@@ -127,19 +129,85 @@ def test_the_pod_is_as_restricted_as_its_namespace_asks(
     assert "memory" in container["resources"]["limits"]
 
 
-def test_everything_selects_this_pod(manifests: Manifests) -> None:
-    assert manifests["Deployment"]["spec"]["template"]["metadata"]["labels"] == _APP
-    selectors = {
+def _selectors(manifests: Manifests) -> dict[str, dict[str, str]]:
+    """Return what each resource selects Pods by; the ServiceMonitor selects Services."""
+    return {
         "Deployment": manifests["Deployment"]["spec"]["selector"]["matchLabels"],
         "Service": manifests["Service"]["spec"]["selector"],
-        "NetworkPolicy": manifests["NetworkPolicy"]["spec"]["podSelector"].get("matchLabels"),
-        "PodDisruptionBudget": manifests["PodDisruptionBudget"]["spec"]["selector"].get(
-            "matchLabels"
-        ),
+        "NetworkPolicy": manifests["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        "PodDisruptionBudget": manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        "ServiceMonitor": manifests["ServiceMonitor"]["spec"]["selector"]["matchLabels"],
     }
-    assert selectors == dict.fromkeys(selectors, _APP)
-    assert manifests["ServiceMonitor"]["spec"]["selector"]["matchLabels"] == _APP
-    assert manifests["Service"]["metadata"]["labels"] == _APP
+
+
+def _labels(manifests: Manifests) -> dict[str, dict[str, str]]:
+    """Return the labels of what is selected."""
+    of_pod: dict[str, str] = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    return {"Pod": of_pod, "Service": manifests["Service"]["metadata"]["labels"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_everything_selects_this_pod(overlay: Path) -> None:
+    manifests = rendered(overlay)
+    selectors, labels = _selectors(manifests), _labels(manifests)
+    expected = {**_APP, _INSTANCE: overlay.name}
+    assert [kind for kind, found in (selectors | labels).items() if found != expected] == []
+
+
+def test_two_overlays_in_one_namespace_have_nothing_in_common() -> None:
+    first, second = map(rendered, OVERLAYS)
+    spaces = {
+        each["metadata"]["namespace"]
+        for manifests in (first, second)
+        for each in manifests.values()
+        if each["kind"] != "Namespace"
+    }
+    assert spaces == {"replicator"}
+    # No selector of one meets a label of the other, in either direction
+    for selecting, selected in ((first, second), (second, first)):
+        for kind, selector in _selectors(selecting).items():
+            for labels in _labels(selected).values():
+                assert not selector.items() <= labels.items(), kind
+    # and neither overwrites a resource of the other.
+    names = [
+        {(kind, each["metadata"]["name"]) for kind, each in manifests.items()}
+        for manifests in (first, second)
+    ]
+    assert not names[0] & names[1]
+    # One of them brings the rules for both.
+    assert ("PrometheusRule" in first, "PrometheusRule" in second) == (True, False)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_the_rules_find_each_replicator_and_tell_it_from_the_others(overlay: Path) -> None:
+    manifests = rendered(overlay)
+    monitor, labels = manifests["ServiceMonitor"]["spec"], _labels(manifests)["Service"]
+    assert labels[monitor["jobLabel"]] == "replicator"  # the job that the rules look for
+    assert monitor["targetLabels"] == [_INSTANCE]
+
+
+def test_the_links_to_the_runbook_can_be_given_a_base(tmp_path: Path) -> None:
+    # Given a copy of the manifests with another base
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", copy)
+    base = copy / "components/rules/runbook-base.yaml"
+    base.write_text(base.read_text().replace('base: ""', 'base: "scheme://place/of/docs/"'))
+    # When it is rendered, then each alert has its link there, and nothing else is added
+    manifests = rendered(copy / OVERLAY.relative_to(DEPLOY / "kubernetes"))
+    assert _links(manifests) == [f"scheme://place/of/docs/{link}" for link in _links()]
+    assert manifests.keys() == rendered(OVERLAY).keys()
+
+
+def _links(manifests: Manifests | None = None) -> list[str]:
+    groups = (manifests or rendered(OVERLAY))["PrometheusRule"]["spec"]["groups"]
+    found = [
+        rule["annotations"]["runbook_url"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(found) > 15
+    return found
 
 
 def test_probes_and_scrapes_meet_the_server(
@@ -226,8 +294,9 @@ def test_what_the_pod_mounts_exists(manifests: Manifests, pod: Any, container: A
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
 
 
-def test_every_setting_is_one() -> None:
-    text = (OVERLAY / "replicator.toml").read_text()
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_every_setting_is_one(overlay: Path) -> None:
+    text = (overlay / "replicator.toml").read_text()
     keys = {setting.key for setting in describe_settings()}
     found = set(_keys(tomllib.loads(text), ""))
     assert found
@@ -246,7 +315,7 @@ def _keys(table: dict[str, Any], prefix: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("which", ["base", "overlays/production"])
+@pytest.mark.parametrize("which", ["base", "overlays/production", "overlays/billing"])
 def test_the_image_has_this_version(which: str) -> None:
     deployment = rendered(DEPLOY / "kubernetes" / which)["Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]

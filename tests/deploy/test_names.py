@@ -8,7 +8,6 @@ import pytest
 from typer.main import get_command
 
 from replicator.cli.main import app
-from replicator.config import Settings
 from replicator.metrics import Metrics
 from tests.deploy.expressions import of_alerts, of_dashboard, of_recordings, panels, rules
 from tests.deploy.programs import DEPLOY, GRAFANA, PROJECT, ask, read_yaml, said
@@ -64,12 +63,11 @@ def test_every_value_of_a_label_in_use_exists() -> None:
                 assert set(pattern.split("|")) <= values[label], f"{place}: {pattern}"
 
 
-def test_the_limits_in_the_rules_are_half_of_the_defaults() -> None:
-    outbox = Settings().outbox
+def test_the_rules_take_the_outboxs_limits_from_its_settings() -> None:
     by_name = {rule["alert"]: rule["expr"] for rule in rules("alert")}
-    assert by_name["ReplicatorOutboxFilling"].endswith(f"> {outbox.max_entries // 2}")
-    assert by_name["ReplicatorOutboxBytesFilling"].endswith(f"> {outbox.max_bytes // 2}")
-    assert f"> {outbox.max_bytes} and" in by_name["ReplicatorOutboxWillBeFull"]
+    assert "/ replicator_outbox_max_entries >" in by_name["ReplicatorOutboxFilling"]
+    assert "/ replicator_outbox_max_bytes >" in by_name["ReplicatorOutboxBytesFilling"]
+    assert by_name["ReplicatorOutboxWillBeFull"].count("/ replicator_outbox_max_bytes >") == 2
 
 
 def test_every_alert_has_its_runbook_entry_and_its_tests() -> None:
@@ -137,7 +135,7 @@ def test_a_stale_file_is_told(tmp_path: Path) -> None:
     check = [str(tmp_path / "tools/monitoring.py"), "--check"]
     stale = ask("python", *check)
     assert stale.returncode == 1
-    assert stale.stderr.startswith("deploy/kubernetes/components/monitoring/prometheus-rule.yaml")
+    assert stale.stderr.startswith("deploy/kubernetes/components/rules/prometheus-rule.yaml")
     assert ask("python", check[0]).returncode == 0
     assert ask("python", *check).returncode == 0
 

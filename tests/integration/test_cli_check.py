@@ -16,7 +16,9 @@ from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.command import Command, Done, command_line
 from tests.support.outbox import outbox
 from tests.support.ports import free_port
+from tests.support.replicator import ReplicatorProcess
 from tests.support.servers import RethinkServer
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def cli(
     monkeypatch.setenv("REPLICATOR_RETHINKDB__URL", rethinkdb.url)
     monkeypatch.setenv("REPLICATOR_RABBITMQ__URL", vhost)
     monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
+    monkeypatch.setenv("REPLICATOR_HTTP__LISTEN", "off")  # some other replicator's, by default
     with command_line(monkeypatch, capsys) as run:
         yield run
 
@@ -208,6 +211,11 @@ def test_without_tables_the_rest_is_looked_at_all_the_same(
     assert [line["part"] for line in done.objects][1:3] == ["rethinkdb", "rabbitmq"]
 
 
+def hint_of_bindings(done: Done) -> Any:
+    (found,) = [line["hint"] for line in done.objects if line["part"] == "bindings"]
+    return found
+
+
 def _queues(*bindings: str) -> str:
     return json.dumps([{"name": "q", "type": "classic", "bindings": list(bindings)}])
 
@@ -222,12 +230,34 @@ def test_routing_keys_that_no_queue_of_the_settings_takes_are_told(
     assert (done.status, wrong(done)) == (0, {})  # it may be meant
     said = message(done, "bindings")
     assert said.startswith("no queue of rabbitmq.queues takes mytable.update, which may be meant")
-    assert "AMQP lists no bindings without a delivery" in said
+    assert "only the settings were looked at" in said
+    assert "on_unroutable" in hint_of_bindings(done)
 
     monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("mytable.#"))
-    assert "takes every routing key" in message(cli("check", "--json"), "bindings")
+    done = cli("check", "--json")
+    assert "takes every routing key" in message(done, "bindings")
+    assert hint_of_bindings(done) is None
     with pytest.raises(pika.exceptions.ChannelClosedByBroker):
         channel.queue_declare("q", passive=True)  # nothing was made
+
+
+def test_what_a_running_service_had_returned_is_told(
+    replicator: ReplicatorProcess, connection: Any, database: str
+) -> None:
+    # Given a service whose only queue takes deletes
+    replicator.settings["RABBITMQ__QUEUES"] = _queues("*.delete")
+    replicator.start_and_wait()
+    address = f"the service at {replicator.http} had"
+    said = replicator.run("check").stdout
+    assert f"{address} no message that no queue took" in said
+    # When a document is created
+    r.db(database).table("mytable").insert({"id": 1}).run(connection)
+    wait_until(lambda: replicator.metric("replicator_unroutable_total") == 1, 30, "a return")
+    # Then the preflight has seen it, and says what to do
+    done = replicator.run("check")
+    assert done.returncode == 0
+    assert f"{address} messages that no queue took: {database}.mytable 1 — " in done.stdout
+    assert "rabbitmqctl list_bindings" in done.stdout
 
 
 def test_a_queue_with_other_arguments_and_an_exchange_of_another_type_are_drift(

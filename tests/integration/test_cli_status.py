@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from rethinkdb import r
 
+from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.ports import free_port
+from tests.support.proxy import TcpProxy
 from tests.support.replicator import ReplicatorProcess
 from tests.support.wait import wait_until
 
@@ -21,6 +23,42 @@ def test_status_has_the_live_figures_while_the_service_runs(replicator: Replicat
     assert facts.keys() == live.keys()
     assert facts["feeds"] == live["feeds"]
     assert "running, ready" in replicator.run("status").stdout
+
+
+def test_people_are_told_what_is_wrong_and_what_to_do(
+    replicator: ReplicatorProcess, rabbitmq: PrivateRabbitMQ, vhost: str
+) -> None:
+    # Given a service that loses its broker
+    with TcpProxy(rabbitmq.port) as between:
+        replicator.settings["RABBITMQ__URL"] = vhost.replace(
+            f":{rabbitmq.port}", f":{between.port}"
+        )
+        replicator.start_and_wait()
+        assert told(replicator) == []
+        between.refuse()
+        between.cut()
+        wait_until(lambda: not replicator.status()["broker"]["connected"], 30, "no broker")
+
+        # Then each trouble of /status is a line with its hint, once by itself and without it
+        assert_all_are_told(replicator, "RabbitMQ is not connected.")
+    replicator.kill()
+    assert_all_are_told(replicator, "The service does not run.")
+
+
+def told(replicator: ReplicatorProcess) -> list[str]:
+    """Return the lines of troubles."""
+    lines = replicator.run("status").stdout.splitlines()
+    return [line for line in lines if line.startswith(("error", "warning"))]
+
+
+def assert_all_are_told(replicator: ReplicatorProcess, expected: str) -> None:
+    troubles = json.loads(replicator.run("status", "--json").stdout)["troubles"]
+    assert expected in [each["text"] for each in troubles]
+    lines = told(replicator)
+    for trouble in troubles:
+        (line,) = [line for line in lines if trouble["text"] in line]
+        assert line.startswith(trouble["level"])
+        assert line.endswith(trouble["hint"])
 
 
 def test_status_after_a_kill_has_the_same_form(replicator: ReplicatorProcess) -> None:

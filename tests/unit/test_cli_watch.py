@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from replicator.cli import status, watch
 from replicator.cli.rates import Forecast, Sample, Speedometer, forecast
@@ -217,11 +218,15 @@ def test_on_a_terminal_it_is_one_picture() -> None:
     )
     written = StringIO()
     screen = watch._screen(
-        facts(50, pending=50), speed.rates(), lambda _: ("running", "50 pending", "connected")
+        facts(50, pending=50),
+        speed.rates(),
+        lambda _: ("running", "50 pending", "connected"),
+        lambda _: [Text("error      RabbitMQ is not connected.")],
     )
     Console(file=written, width=120).print(screen)
 
     shown = written.getvalue()
     assert "confirmed  99.0/s" in shown
     assert "drains, empty in 1.0 s" in shown
+    assert "RabbitMQ is not connected." in shown
     assert "db.t ready 50.0/s 50 0" in " ".join(shown.split())

@@ -22,6 +22,7 @@ class FakeTables:
 
     def __init__(self, *names: TableName) -> None:
         self.listed = frozenset(names)
+        self.known = frozenset({"shop", "blog"})
         self.has_changed = False
         self.reads = 0
         self.error: Exception | None = None
@@ -38,6 +39,9 @@ class FakeTables:
     def names(self) -> frozenset[TableName]:
         self.reads += 1
         return self.listed
+
+    def databases(self) -> frozenset[str]:
+        return self.known
 
     def abort(self) -> None:
         self.aborted.set()
@@ -128,11 +132,49 @@ def test_one_look_after_a_long_standstill_takes_nothing_for_gone() -> None:
     assert bench.told[-1] == ({A}, {B})
 
 
+def test_an_empty_list_is_believed_only_after_a_minute_of_it() -> None:
+    bench = Bench()
+    bench.step(A, B)
+    for _ in range(60):
+        bench.step(OTHER)
+    assert all(told == (set(), {A, B}) for told in bench.told[1:])
+    bench.step(OTHER)
+
+    assert bench.told[-1] == (set(), set())
+
+
+def test_a_table_of_a_database_that_is_not_seen_is_missed_for_a_minute() -> None:
+    bench = Bench()
+    bench.step(A, B)
+    bench.tables.known = frozenset({"blog"})
+    for _ in range(30):
+        bench.step(A)
+
+    assert bench.told[-1] == ({A}, {B})
+
+
+def test_another_connection_begins_to_count_again(impatient: None) -> None:
+    del impatient
+    bench = Bench(A, B)
+    with running(bench):
+        wait_until(lambda: bool(bench.told), 10, "the first list")
+        bench.tables.listed = frozenset({A})
+        bench.discovery._away[B] = discovery_module._Away(0.0, looks=100)
+        bench.tables.error = FeedDisconnected("lost")
+        wait_until(lambda: not bench.discovery.status.is_current, 10, "the loss")
+        before = len(bench.told)
+        bench.tables.error = None
+        wait_until(lambda: len(bench.told) > before, 10, "the list again")
+
+    assert bench.told[before] == ({A}, {B})
+
+
 def test_what_was_there_when_the_last_process_ended_is_missed_too() -> None:
     bench = Bench(known=[A, B])
     bench.step(A)
     assert bench.told == [({A}, {B})]
-    bench.step(A, after=6)
+    bench.step(A, after=3)
+    bench.step(A, after=3)
 
     assert bench.told[-1] == ({A}, set())
 

@@ -10,7 +10,7 @@ import pytest
 from replicator.domain.feed_state import FeedState
 from replicator.domain.flow import TableDropped, TableFound
 from replicator.domain.model import Cause, TableName
-from replicator.outbox import capture
+from replicator.outbox import capture, store
 from replicator.outbox.feed import Feed
 from replicator.outbox.pausing import Limits
 from tests.support.feed_elements import add, initial
@@ -192,3 +192,41 @@ def test_a_drop_of_what_has_no_feed_is_nothing(box: Outbox) -> None:
 
     assert len(box.store.status.feeds) == 1
     assert box.rows("SELECT count(*) FROM gaps") == [(0,)]
+
+
+def series(box: Outbox, name: TableName = TABLE) -> str:
+    return "\n".join(
+        line for line in box.metrics.render().decode().splitlines() if f'table="{name}"' in line
+    )
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+
+
+def test_the_series_of_a_dropped_table_go_with_its_last_entry(box: Outbox, watchful: None) -> None:
+    del watchful
+    load(box, 3)
+    drop(box)
+    box.step()
+    box.step()
+    assert 'op="delete"' in series(box), "its deletes are not confirmed yet"
+    box.settle(*box.sink.entries)
+    box.step()
+    box.step()
+
+    assert series(box) == ""
+
+
+def test_the_series_of_a_table_that_comes_back_stay(box: Outbox, watchful: None) -> None:
+    del watchful
+    load(box, 3)
+    drop(box)
+    box.settle(*box.sink.entries)
+    found(box, TABLE)
+    box.step()
+    box.step()
+
+    assert box.value("replicator_feed_state", table="db.t", state="lost") == 1
+    assert box.value("replicator_snapshot_documents_total", table="db.t") is not None

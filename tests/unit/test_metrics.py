@@ -26,6 +26,8 @@ CONTRACT = {
     "replicator_in_flight": ("gauge", set()),
     "replicator_outbox_entries": ("gauge", {"state"}),
     "replicator_outbox_bytes": ("gauge", set()),
+    "replicator_outbox_max_entries": ("gauge", set()),
+    "replicator_outbox_max_bytes": ("gauge", set()),
     "replicator_outbox_oldest_entry_age_seconds": ("gauge", set()),
     "replicator_feed_state": ("gauge", {"table", "state"}),
     "replicator_resyncs_total": ("counter", {"table", "cause"}),

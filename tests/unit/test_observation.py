@@ -84,6 +84,12 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
+def test_the_limits_of_the_outbox_can_be_scraped(parts: Parts) -> None:
+    limits, value = parts.observation.facts()["outbox"], parts.metrics.registry.get_sample_value
+    assert value("replicator_outbox_max_entries") == limits["max_entries"] == 1_000_000
+    assert value("replicator_outbox_max_bytes") == limits["max_bytes"] == 4 * 2**30
+
+
 def test_a_service_that_is_well_has_no_troubles_and_an_empty_history(parts: Parts) -> None:
     assert parts.observation.facts()["ready"]
     assert parts.texts() == []

@@ -1,0 +1,60 @@
+"""What the running service says of itself over HTTP; nothing when it does not answer."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from typing import Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from replicator.config import HostPort
+
+_ANSWER_SECONDS: Final = 2.0
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, not bound
+
+Facts = dict[str, Any]
+
+
+def live_facts(listen: HostPort | None) -> Facts | None:
+    """Return the facts of ``/status``; None when no replicator answers at this address."""
+    try:
+        facts = json.loads(_asked(listen, "status") or b"null")
+    except ValueError:
+        return None
+    is_ours = isinstance(facts, dict) and isinstance(facts.get("outbox"), dict)
+    return facts if is_ours and "id" in facts["outbox"] and "feeds" in facts else None
+
+
+def live_counts(listen: HostPort | None, counter: str) -> Mapping[str, float] | None:
+    """Return what a counter with the label ``table`` has counted, by table.
+
+    None when nobody answers at this address, or with something else than metrics.
+    """
+    text = _asked(listen, "metrics")
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(text.decode("utf-8", "replace")):
+            for sample in family.samples:
+                if sample.name == counter:
+                    table = sample.labels.get("table", "")
+                    found[table] = found.get(table, 0.0) + sample.value
+    except ValueError:
+        return None
+    return found
+
+
+def _asked(listen: HostPort | None, path: str) -> bytes | None:
+    if listen is None:
+        return None
+    address = HostPort(_ANY_ADDRESS.get(listen.host, listen.host), listen.port)
+    # Never through a proxy that the environment names: the address is this machine's.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/{path}", timeout=_ANSWER_SECONDS) as answer:
+            return bytes(answer.read())
+    except (OSError, HTTPException):
+        return None
