@@ -21,7 +21,8 @@ from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
 from replicator.outbox.privacy import FILE_MODE, make_directory
 
 _BUSY_TIMEOUT_MS: Final = 5000
-_CACHE_KIB: Final = 16 * 1024
+# The system caches the file as well: a larger one was not faster, and it never shrinks again.
+_CACHE_KIB: Final = 4 * 1024
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # SQLite's own 1,000 pages are full after ten thousand changes. Most pages are written again
 # soon, when their entries are settled: copied less often, they are copied once.

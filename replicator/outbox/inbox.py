@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from replicator.domain.flow import FeedBatch, Item
 from replicator.domain.model import Outcomes
 
-_MOST_BYTES: Final = 6 * 1024 * 1024
-_MOST_BYTES_A_STEP: Final = 3 * 1024 * 1024
+_MOST_BYTES: Final = 4 * 1024 * 1024
+_MOST_BYTES_A_STEP: Final = 2 * 1024 * 1024
 # Settled entries may wait a moment for a commit that has to be made anyway: to lose one in a
 # crash only means that its message is sent twice.
 _MOST_SETTLED: Final = 2000

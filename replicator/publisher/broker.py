@@ -178,7 +178,9 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
         where = f"{each.host}:{each.port}"
         try:
             return pika.BlockingConnection(each), each
-        except (exceptions.AMQPError, AMQPConnectorException, OSError) as err:
+        except (exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as err:
+            if isinstance(err, ValueError) and not is_lost_socket(err):
+                raise
             error = translate(err, where)
             if isinstance(error, BrokerRefused):
                 raise error from err
@@ -311,6 +313,15 @@ def translate(err: BaseException, where: str) -> ReplicatorError:
             hint="check rabbitmq.tls_ca_file and the host name in rabbitmq.url",
         )
     return BrokerUnavailable(f"RabbitMQ at {where}: {reason}", hint=_HINT_OF_LINK)
+
+
+def is_lost_socket(err: ValueError) -> bool:
+    """Whether pika found a socket unconnected that had just been connected.
+
+    pika 1.4 takes that for a wrong argument. It is a broker that ended in between: as RabbitMQ's
+    port is when the node restarts (tests/unit/test_broker_that_ends.py).
+    """
+    return isinstance(err.__context__, OSError)
 
 
 def _innermost(err: BaseException) -> BaseException:

@@ -14,7 +14,7 @@ from pika.channel import Channel
 
 from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
-from replicator.publisher.broker import ACCESS_REFUSED, translate
+from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
 from replicator.publisher.fence import take_fence
 
 _CLOSE_SECONDS: Final = 1.0
@@ -100,6 +100,10 @@ class Link:
         """
         try:
             self._connection.ioloop.start()
+        except ValueError as err:
+            if not is_lost_socket(err):
+                raise
+            self._error = self._error or translate(err, self.host)
         finally:
             with self._lock:
                 self._is_looping = False

@@ -1,0 +1,63 @@
+"""A broker that ends just after it accepted a connection: pika takes it for a wrong argument."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+
+from replicator.errors import BrokerUnavailable
+from replicator.publisher.broker import Broker, connect
+from replicator.publisher.link import Link
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port that accepts, and whose connections are gone when they are looked at."""
+
+    def gone(_self: socket.socket) -> Any:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(socket.socket, "getpeername", gone)
+        yield server.getsockname()[1]
+
+
+class Ended:
+    """What a link tells: only that it has ended matters here."""
+
+    def __init__(self) -> None:
+        self.is_ended = False
+
+    def on_ended(self) -> None:
+        self.is_ended = True
+
+
+def test_declaring_can_be_tried_again(port: int) -> None:
+    broker = Broker([("127.0.0.1", port)], "guest", "guest", "/", "rethinkdb")
+
+    with pytest.raises(BrokerUnavailable, match="getpeername"):
+        connect(broker)
+
+
+def test_publishing_can_be_tried_again(port: int) -> None:
+    told = Ended()
+    parameters = pika.ConnectionParameters("127.0.0.1", port)
+    link = Link(parameters, told, fence="fence", probes=[])  # type: ignore[arg-type]
+
+    with pytest.raises(BrokerUnavailable, match="getpeername"):
+        link.run()
+
+    assert told.is_ended
+
+
+def test_another_wrong_argument_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_parameters: object) -> None:
+        raise ValueError("a wrong argument")
+
+    monkeypatch.setattr(pika, "BlockingConnection", refuse)
+
+    with pytest.raises(ValueError, match="a wrong argument"):
+        connect(Broker([("127.0.0.1", 1)], "guest", "guest", "/", "rethinkdb"))
