@@ -150,6 +150,7 @@ class Metrics:
             "Age of the oldest pending entry; 0 when there is none",
             registry=registry,
         )
+        self._states: dict[str, FeedState] = {}
         self.feed_state = Gauge(
             "replicator_feed_state",
             "1 for the state a feed is in",
@@ -220,12 +221,16 @@ class Metrics:
         self.set_feed_state(table, FeedState.LOST)
 
     def set_feed_state(self, table: str, state: FeedState) -> None:
-        """Set the one state that a feed is in."""
+        """Set the one state that a feed is in; cheap when it is the same as before."""
+        if self._states.get(table) is state:
+            return
+        self._states[table] = state
         for each in FeedState:
             self.feed_state.labels(table, each.value).set(1 if each is state else 0)
 
     def forget_feed_state(self, table: str) -> None:
         """Take the states of a feed away that is no more; what was counted stays."""
+        self._states.pop(table, None)
         for each in FeedState:
             self.feed_state.remove(table, each.value)
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, MultipleResultsFound, N
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
+from replicator.outbox import statements
 from replicator.outbox.privacy import FILE_MODE, make_directory
 
 _BUSY_TIMEOUT_MS: Final = 5000
@@ -165,7 +166,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _begin_immediately(connection: Connection) -> None:
     # A deferred transaction that first reads and then writes can fail at once with BUSY when
     # another connection wrote in between; taking the write lock first waits instead.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    statements.run(connection, "BEGIN IMMEDIATE")
 
 
 @contextmanager

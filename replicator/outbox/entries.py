@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, func, literal_column, sele
 from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Entry, Failure, Op, Origin
-from replicator.outbox.bulk import Insertion
+from replicator.outbox import statements
 from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_keys
 from replicator.outbox.schema import PARKED, PENDING, entries, feeds
 
@@ -26,7 +26,7 @@ _COLUMNS: Final = (
     entries.c.body,
     entries.c.captured_at,
 )
-_APPEND: Final = Insertion(*_COLUMNS)
+_APPEND: Final = statements.Insertion(*_COLUMNS)
 _TEXT: Final[Mapping[str, str]] = {each: each.value for each in (*Op, *Origin)}
 _SETTLE: Final = str(
     delete(entries)
@@ -44,6 +44,13 @@ _PAGE: Final = str(
         entries.c.id <= bindparam("up_to"),
         entries.c.state == literal_column(f"'{PENDING}'"),
     )
+    .order_by(entries.c.id)
+    .limit(bindparam("most"))
+    .compile(dialect=_DIALECT)
+)
+_OLDEST: Final = str(
+    select(entries.c.id, entries.c.captured_at)
+    .where(entries.c.state == literal_column(f"'{PENDING}'"), entries.c.id >= bindparam("floor"))
     .order_by(entries.c.id)
     .limit(bindparam("most"))
     .compile(dialect=_DIALECT)
@@ -111,7 +118,7 @@ def settle(connection: Connection, numbers: Iterable[int]) -> int:
     operator has parked meanwhile stays.
     """
     ranges = list(runs(numbers))
-    return connection.exec_driver_sql(_SETTLE, ranges).rowcount if ranges else 0
+    return statements.run_many(connection, _SETTLE, ranges).rowcount if ranges else 0
 
 
 def page(
@@ -133,15 +140,14 @@ def page(
     found: list[tuple[Any, ...]] = []
     size = 0
     is_cut = False
-    # The driver's own rows: SQLAlchemy's cost more than all that is done with them here.
-    result = connection.exec_driver_sql(_PAGE, (after, up_to, most, 0))
-    for row in iter(result.cursor.fetchone, None):
+    rows = statements.run(connection, _PAGE, (after, up_to, most, 0))
+    for row in rows:
         found.append(row)
         body = row[_BODY]
         size += len(body) if isinstance(body, bytes) else 0
         if is_cut := size >= most_bytes:
             break
-    result.close()
+    rows.close()
     pending = sound(found, Entry, entries.name)
     sound_keys([each.key for each in pending], entries.name)
     return Page(pending, is_last=not is_cut and len(found) < most)
@@ -220,10 +226,5 @@ def oldest_pending(connection: Connection, floor: int) -> tuple[int, int] | None
     The floor is what was returned before: without it each call would read through all parked
     entries, which are the oldest.
     """
-    found = connection.execute(
-        select(entries.c.id, entries.c.captured_at)
-        .where(entries.c.state == PENDING, entries.c.id >= floor)
-        .order_by(entries.c.id)
-        .limit(1)
-    ).one_or_none()
+    found = statements.run(connection, _OLDEST, (floor, 1, 0)).fetchone()
     return (found[0], found[1]) if found is not None else None

@@ -1,18 +1,22 @@
 """Rows of the feeds and their gaps: where each table stands, and where changes may be missing."""
 
+import functools
 import json
 import re
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.dialects import sqlite
 
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, TableName
+from replicator.outbox import statements
 from replicator.outbox.rows import Count, Instant, sound
 from replicator.outbox.schema import feeds, gaps
 
+_FEED: Final = "of_feed"  # a parameter's name that no column has
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -150,7 +154,21 @@ def save(connection: Connection, feed_id: int, **columns: Any) -> None:
     """Change columns of a feed's row; safe to repeat."""
     if "primary_key" in columns:
         columns["primary_key"] = _stored_name(columns["primary_key"])
-    connection.execute(update(feeds).where(feeds.c.id == feed_id).values(**columns))
+    statement, order = _update(tuple(columns))
+    values = {**columns, _FEED: feed_id}
+    statements.run(connection, statement, [values[name] for name in order])
+
+
+@functools.cache  # there are few sets of columns that are saved together, and one at each commit
+def _update(columns: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Return the statement that changes these columns, and the order of its parameters."""
+    compiled = (
+        update(feeds)
+        .where(feeds.c.id == bindparam(_FEED))
+        .values({name: bindparam(name) for name in columns})
+        .compile(dialect=sqlite.dialect())
+    )
+    return str(compiled), list(compiled.positiontup or ())
 
 
 def names(connection: Connection) -> dict[int, TableName]:

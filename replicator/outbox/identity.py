@@ -2,15 +2,21 @@
 
 import uuid
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.dialects import sqlite
 
 from replicator.domain.message import outbox_id
 from replicator.errors import OutboxUnusable
+from replicator.outbox import statements
 from replicator.outbox.rows import Count, sound
 from replicator.outbox.schema import meta
+
+_SAVE_LAST_ENTRY: Final = str(
+    update(meta).values(last_entry=bindparam("number")).compile(dialect=sqlite.dialect())
+)
 
 
 class Identity(NamedTuple):
@@ -41,7 +47,7 @@ def load_or_create(connection: Connection, now: int) -> Identity:
 
 def save_last_entry(connection: Connection, number: int) -> None:
     """Note the highest number given out, in the transaction that appends the entry."""
-    connection.execute(update(meta).values(last_entry=number))
+    statements.run(connection, _SAVE_LAST_ENTRY, (number,))
 
 
 class SameFile:

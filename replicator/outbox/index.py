@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Known
 from replicator.domain.reconcile import DELETED, Plan
-from replicator.outbox.bulk import Insertion
+from replicator.outbox import statements
 from replicator.outbox.rows import MOST, damaged, sound, sound_key
 from replicator.outbox.schema import documents
 
@@ -37,8 +37,8 @@ _COLUMNS: Final = (
     documents.c.document,
 )
 # Never the other way round: an id that is in use already must not be taken for a new row's.
-_INSERT: Final = Insertion(*_COLUMNS)
-_UPDATE: Final = Insertion(*_COLUMNS, overwritten=("digest", "document"))
+_INSERT: Final = statements.Insertion(*_COLUMNS)
+_UPDATE: Final = statements.Insertion(*_COLUMNS, overwritten=("digest", "document"))
 _DELETE: Final = "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -69,8 +69,8 @@ def lookup(
     statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
     # Sorted, neighbours in the index are read one after the other.
     wanted = msgspec.json.encode(sorted(keys)).decode()
-    rows = connection.exec_driver_sql(statement, (wanted, feed_id))
-    found = {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows.all()}
+    rows = statements.run(connection, statement, (wanted, feed_id))
+    found = {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows}
     # A digest that is damaged equals none: the document is published once more.
     if with_documents:
         sound(((row.row_id, row.document) for row in found.values()), _Kept, documents.name)
@@ -91,7 +91,7 @@ def apply(connection: Connection, feed_id: int, plan: Plan) -> None:
 def remove(connection: Connection, row_ids: Sequence[int]) -> None:
     """Delete rows by their ids; safe to repeat."""
     if row_ids:
-        connection.exec_driver_sql(_DELETE, (msgspec.json.encode(row_ids).decode(),))
+        statements.run(connection, _DELETE, (msgspec.json.encode(row_ids).decode(),))
 
 
 def forget_documents(connection: Connection, feed_id: int) -> None:

@@ -102,6 +102,15 @@ class Store:
         self._checked_at = 0.0
         self._has_free_pages = True
         self._stop = threading.Event()
+        # Made once: to make it takes as long as a small step.
+        self._retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(OutboxUnavailable),
+            wait=OUTBOX.wait(),
+            sleep=tenacity.sleep_using_event(self._stop),
+            stop=tenacity.stop_when_event_set(self._stop),
+            before_sleep=self._note_failure,
+            reraise=True,
+        )
         self._is_handing_over = True
         self._requests = Requests(metrics)
         self._closed = ClosedTables(metrics)
@@ -216,15 +225,7 @@ class Store:
         self._retrying(lambda: self.follow_up(connection, is_idle=not work))
 
     def _retrying(self, action: Callable[[], None]) -> None:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(OutboxUnavailable),
-            wait=OUTBOX.wait(),
-            sleep=tenacity.sleep_using_event(self._stop),
-            stop=tenacity.stop_when_event_set(self._stop),
-            before_sleep=self._note_failure,
-            reraise=True,
-        )
-        retrying(action)
+        self._retry(action)
         if self._error is not None:
             self._log.info("outbox can be written again")
             self._error = self._error_at = None

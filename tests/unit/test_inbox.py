@@ -28,7 +28,7 @@ def test_items_come_out_in_the_order_they_were_put_in() -> None:
 def test_a_step_takes_its_share_and_leaves_the_rest() -> None:
     inbox = Inbox()
     for number in range(1, 6):
-        inbox.put(batch(number, 2 * MIB if number < 3 else MIB // 2))
+        inbox.put(batch(number, MIB if number < 3 else MIB // 2))
 
     assert [item.feed_id for item in inbox.gather(timeout=0, settle_delay=0).items] == [1, 2]
     assert [item.feed_id for item in inbox.gather(timeout=0, settle_delay=0).items] == [3, 4, 5]

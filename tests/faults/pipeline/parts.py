@@ -22,7 +22,7 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.metrics import Metrics
-from replicator.outbox import capture, engine, inbox, store
+from replicator.outbox import capture, engine, inbox, statements, store
 from replicator.outbox.engine import open_engine
 from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.migrate import upgrade
@@ -85,6 +85,9 @@ class Database:
         self.on_commit: Callable[[Any], None] = lambda _cursor: None
         self._faults: deque[tuple[int, bool]] = deque()
         event.listen(self.engine, "before_cursor_execute", self._before_statement)
+        self._patch = pytest.MonkeyPatch()
+        for name in ("run", "run_many"):  # the statements that the driver runs itself
+            self._patch.setattr(statements, name, self._watched(getattr(statements, name)))
         self._commit = self.engine.dialect.do_commit
         self.engine.dialect.do_commit = self._fail_or_commit  # type: ignore[method-assign]
 
@@ -112,6 +115,13 @@ class Database:
         self.connection.close()
         self.connection = self.engine.connect()
 
+    def _watched(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            self._meet_fault()
+            return run(*arguments)
+
+        return watched
+
     def _before_statement(self, *_: object) -> None:
         self._meet_fault()
 
@@ -138,6 +148,7 @@ class Database:
             raise error
 
     def close(self) -> None:
+        self._patch.undo()
         self.connection.close()
         self.engine.dispose()
 
