@@ -62,7 +62,7 @@ def redrive(
 ) -> None:
     """Let parked entries be published again; a running service takes them up within seconds.
 
-    An entry is said to be superseded when newer entries of its document are confirmed: it then
+    An entry is said to be superseded when a newer state of its document is confirmed: it then
     delivers an old state late, which a consumer that compares entry numbers drops.
     """
     if is_all == bool(numbers):
@@ -192,7 +192,7 @@ def _show(action: str, done: Sequence[Change], *, is_dry: bool, as_json: bool) -
     for each in done:
         words = f"{'would be' if is_dry else 'is'} {does}" if each.is_changed else already
         if each.is_superseded:
-            words += "; superseded: newer entries of its document are confirmed"
+            words += "; superseded: a newer state of its document is confirmed"
         elif each.is_changed and action == "redrive" and each.is_superseded is None:
             words += "; whether it is superseded cannot be told"
         row = each.entry

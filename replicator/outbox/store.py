@@ -12,7 +12,8 @@ Invariants:
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -188,7 +189,7 @@ class Store:
         Raises:
             OutboxUnusable: the database is gone or corrupt: the process must end.
         """
-        with translated(self._path), self._engine.connect() as connection:
+        with self._connected() as connection, translated(self._path):
             while True:
                 is_stopping = self._stop.is_set()
                 is_busy = self._is_sweeping() or self._may_refill()
@@ -200,6 +201,19 @@ class Store:
                 # Read before the last gathering: what was reported before `stop` is settled.
                 if is_stopping and self._inbox.is_drained:
                     break
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """Open the outbox; on a full disk SQLite cannot even do that, and it passes."""
+        opened: list[Connection] = []
+
+        def connect() -> None:
+            with translated(self._path):
+                opened.append(self._engine.connect())
+
+        self._retrying(connect)
+        with opened[0] as connection:
+            yield connection
 
     def step(self, connection: Connection, work: Work, now: int) -> None:
         """Do one transaction and what follows from it; each is tried until it is done."""

@@ -46,7 +46,9 @@ def is_for_a_full_disk(status: int | None, log_tail: str) -> bool:
     While it runs it waits for room; there, nothing of the outbox can be written at all.
     """
     errors = [line for line in log_tail.splitlines() if line.startswith("error: ")]
-    return status == 1 and bool(errors) and "database or disk is full" in errors[-1]
+    # SQLite's words for it; the second ones when there is no room for what its processes share.
+    words = ("database or disk is full", "disk I/O error")
+    return status == 1 and bool(errors) and any(each in errors[-1] for each in words)
 
 
 class Supervised:

@@ -232,7 +232,7 @@ def test_an_entry_is_superseded_once_a_newer_one_of_its_document_is_confirmed(
     box.settle(box.sink.entries[-1])
 
     done = cli("outbox", "redrive", "1", "2")
-    assert done.out.count("superseded: newer entries of its document are confirmed") == 2
+    assert done.out.count("superseded: a newer state of its document is confirmed") == 2
 
 
 def test_an_entry_is_superseded_when_one_between_it_and_the_newest_is_gone(

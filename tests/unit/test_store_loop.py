@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from replicator.domain.model import Outcomes
 from replicator.domain.retry import Backoff
@@ -130,3 +131,26 @@ def test_it_ends_when_its_file_was_removed_while_in_use(box: Outbox) -> None:
 
     assert isinstance(running.error, OutboxUnusable)
     assert "removed" in str(running.error)
+
+
+def test_a_disk_without_room_to_open_the_outbox_on_is_waited_for(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = box.engine.connect
+    refused = iter(range(2))
+
+    def flaky() -> sqlalchemy.Connection:
+        if next(refused, None) is None:
+            return connect()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+        raise error
+
+    monkeypatch.setattr(box.engine, "connect", flaky)
+    running = Running(box)
+    box.inbox.put(box.opened())
+    wait_until(lambda: box.feed().opened_at is not None, 20, "the feed's first row")
+    running.stop()
+
+    assert running.error is None
+    assert next(refused, None) is None
