@@ -63,9 +63,12 @@ class Inbox:
     def report(self, outcomes: Outcomes) -> None:
         """Hand over what became of published entries; never waits."""
         with self._changed:
+            # Others wait for a commit already: to wake the store for each takes time from it.
+            is_first = not self._outcomes
             self._outcomes.append(outcomes)
             self._settled += len(outcomes.settled)
-            self._changed.notify_all()
+            if is_first or self._settled >= _MOST_SETTLED:
+                self._changed.notify_all()
 
     def take_outcomes(self) -> list[Outcomes]:
         """Return what was reported and not gathered yet; never waits."""
