@@ -11,6 +11,7 @@ from replicator.cli import options, output
 from replicator.cli.naming import (
     IsDry,
     OfTable,
+    ask,
     complete_entry,
     complete_parked,
     complete_pending,
@@ -66,7 +67,7 @@ def redrive(
     delivers an old state late, which a consumer that compares entry numbers drops.
     """
     if is_all == bool(numbers):
-        raise typer.BadParameter("name entries, or give --all")
+        raise typer.BadParameter("name entries or give --all" + (", not both" if is_all else ""))
     if table is not None and not is_all:
         raise typer.BadParameter("--table goes with --all")
     settings = options.settings_from(config, outbox__url=outbox)
@@ -158,16 +159,13 @@ def discard(
 
 
 def _ask(found: Sequence[inspect.EntryRow]) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here: give --yes, or look with --dry-run")
+    # Also where nobody can be asked: the log of a pipeline then shows what it was about.
     for row in found[:_MOST_SHOWN]:
         output.note(_named(row))
     if len(found) > _MOST_SHOWN:
         output.note(f"and {len(found) - _MOST_SHOWN:,} more")
     count = "this entry" if len(found) == 1 else f"these {len(found):,} entries"
-    if not typer.confirm(f"Drop {count} for good?", err=True):
-        output.note("nothing was changed")
-        raise typer.Exit(1)
+    ask(f"Drop {count} for good?")
 
 
 def _warn_of_flight(url: str, done: Iterable[Change]) -> None:
@@ -221,7 +219,9 @@ def _facts(action: str, each: Change, *, is_dry: bool) -> dict[str, Any]:
 
 def history(
     *,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=options.MOST_ROWS, help="The newest so many.")
+    ] = 100,
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,

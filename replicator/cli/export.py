@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from replicator.cli import options, output
-from replicator.cli.naming import OfState, OfTable
+from replicator.cli.naming import OfState, OfTable, entry_numbers
 from replicator.config import Settings
 from replicator.domain.envelope import STRUCTURED
 from replicator.domain.message import CONTENT_TYPE, STRUCTURED_TYPE, compact_headers, full_headers
@@ -35,10 +35,11 @@ def export_entries(
         str | None,
         typer.Option("--key", metavar="KEY", help="Only this document: its primary key."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
-    after: Annotated[
-        int, typer.Option("--after", min=0, metavar="ID", help="Only those behind this entry.")
-    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=options.MOST_ROWS, help="At most so many.")
+    ] = None,
+    after: options.AfterEntry = "0",
+    _as_json: options.AsJson = True,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
@@ -48,9 +49,10 @@ def export_entries(
     command's settings say. Give it the settings of the service. It changes nothing.
     """
     settings = options.settings_from(config, outbox__url=outbox)
+    (behind,) = entry_numbers(settings.outbox.url, [after])
     selection = Selection(state.value if state else None, table, key)
     with inspect.reading(settings.outbox.url) as connection:
-        for each in export.export_entries(connection, selection, after=after, limit=limit):
+        for each in export.export_entries(connection, selection, after=behind, limit=limit):
             output.print_line(_facts(each, settings))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from replicator.cli import options, output
-from replicator.cli.naming import OfTable, complete_table
+from replicator.cli.naming import IsDry, OfTable, ask, complete_table
 from replicator.cli.status import recorded_feed
 from replicator.outbox import inspect
 from replicator.outbox.check import lock_holder
@@ -72,7 +72,9 @@ def list_feeds(
 def gaps(
     *,
     table: OfTable = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=options.MOST_ROWS, help="The newest so many.")
+    ] = 100,
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
@@ -158,20 +160,28 @@ def resync(
 def baseline(
     table: _Table,
     *,
+    is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    is_dry: IsDry = False,
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Let the next snapshot record changed documents instead of publishing them.
+    """Let the next snapshot record changed documents instead of publishing them. Asks first.
 
     For a change of include_fields or exclude_fields, after which every document looks changed.
     Stop the replicator first; it takes effect at the next start. Changes made while it is
-    stopped are then recorded and not published either.
+    stopped are then recorded and not published either. Who gave this command is recorded.
     """
     settings = options.settings_from(config, outbox__url=outbox)
-    take_as_baseline(settings.outbox.url, table)
+    # A table that is not there is told before anybody is asked.
+    take_as_baseline(settings.outbox.url, table, is_dry=True)
+    if not (is_sure or is_dry):
+        ask(f"Publish nothing of what has changed in {table} until the next start?")
+    take_as_baseline(settings.outbox.url, table, is_dry=is_dry)
     if as_json:
-        output.print_object({"table": table, "baseline": "next start"})
+        output.print_object({"table": table, "baseline": "next start", "dry_run": is_dry})
+    elif is_dry:
+        output.console().print(f"{table}: would be taken as it is at the next start")
     else:
         output.console().print(
             f"the first snapshot of {table} after the next start records what changed "

@@ -1,12 +1,14 @@
 """How entries and tables are named on the command line, and what a shell may complete."""
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
 
+from replicator.cli import output
 from replicator.config import load_settings
 from replicator.errors import EntryUnknown, ReplicatorError
 from replicator.outbox import inspect
@@ -96,4 +98,19 @@ class State(StrEnum):
 
 
 OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
+
+
+def ask(question: str) -> None:
+    """Ask for a yes, and end with status 1 when it is a no.
+
+    Raises:
+        typer.BadParameter: there is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here: give --yes, or look with --dry-run")
+    if not typer.confirm(question, err=True):
+        output.note("nothing was changed")
+        raise typer.Exit(1)
+
+
 IsDry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]

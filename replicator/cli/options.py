@@ -1,7 +1,7 @@
 """The options that commands share, and the settings that they lead to."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -41,6 +41,11 @@ Exchange = Annotated[
 HttpListen = Annotated[
     str | None,
     typer.Option("--http", metavar="HOST:PORT", help="Address of status and metrics; or off."),
+]
+MOST_ROWS: Final = 2**31
+"""The highest limit of a list: far more than anybody reads, and within what SQLite counts to."""
+AfterEntry = Annotated[
+    str, typer.Option("--after", metavar="ID", help="Only those behind this entry.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON with stable keys.")]
 

@@ -52,10 +52,10 @@ def list_entries(  # noqa: PLR0913 -- an argument for each option
         str | None,
         typer.Option("--key", metavar="KEY", help="Only this document: its primary key."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
-    after: Annotated[
-        int, typer.Option("--after", min=0, metavar="ID", help="Only those behind this entry.")
-    ] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=options.MOST_ROWS, help="At most so many.")
+    ] = 100,
+    after: options.AfterEntry = "0",
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
@@ -63,10 +63,11 @@ def list_entries(  # noqa: PLR0913 -- an argument for each option
     """List entries, oldest first."""
     settings = options.settings_from(config, outbox__url=outbox)
     now = time.time()
+    (behind,) = entry_numbers(settings.outbox.url, [after])
     selection = Selection(state.value if state else None, table, key)
     with inspect.reading(settings.outbox.url) as connection:
         # One more than asked for tells whether there are more.
-        found = inspect.list_entries(connection, selection, after=after, limit=limit + 1)
+        found = inspect.list_entries(connection, selection, after=behind, limit=limit + 1)
         shown = list(itertools.islice(found, limit))
         has_more = next(found, None) is not None
     if as_json:

@@ -39,17 +39,21 @@ def migrate(url: str) -> Migrated:
             return Migrated(*upgrade(engine))
 
 
-def take_as_baseline(url: str, table: str) -> None:
+def take_as_baseline(url: str, table: str, *, is_dry: bool = False) -> None:
     """Let the next snapshot of a table record its changed documents instead of publishing them.
 
     For a change of ``include_fields`` or ``exclude_fields``, which changes every digest. Read by
-    the service when it starts. Safe to repeat.
+    the service when it starts. Recorded; safe to repeat. With ``is_dry`` nothing is changed.
 
     Raises:
         TableUnusable: the outbox has no feed of this table.
     """
     with writing(url) as connection:
-        feeds.save(connection, _feed_id(connection, table), absorb_changed=1)
+        feed_id = _feed_id(connection, table)
+        if is_dry:
+            return
+        feeds.save(connection, feed_id, absorb_changed=1)
+        _record(connection, operations.Action.BASELINE, feed_id)
 
 
 def request_resync(url: str, table: str) -> None:
@@ -65,15 +69,19 @@ def request_resync(url: str, table: str) -> None:
 
     def request() -> None:
         with writing(url) as connection:
-            row = {
-                "at": time.time_ns() // 1000,
-                "actor": actor(),
-                "action": operations.Action.RESYNC.value,
-                "feed_id": _feed_id(connection, table),
-            }
-            operations.record(connection, [row])
+            _record(connection, operations.Action.RESYNC, _feed_id(connection, table))
 
     patiently(request)
+
+
+def _record(connection: Connection, action: operations.Action, feed_id: int) -> None:
+    row = {
+        "at": time.time_ns() // 1000,
+        "actor": actor(),
+        "action": action.value,
+        "feed_id": feed_id,
+    }
+    operations.record(connection, [row])
 
 
 def _feed_id(connection: Connection, table: str) -> int:

@@ -23,6 +23,7 @@ class Action(StrEnum):
     PARK = "park"
     DISCARD = "discard"
     RESYNC = "resync"
+    BASELINE = "baseline"
 
 
 class Operation(NamedTuple):

@@ -104,7 +104,7 @@ class Requests:
         """Count, and say in one line what each operator did, however many entries it was."""
         by_whom: dict[tuple[Action, str], list[Operation]] = {}
         for order in orders:
-            if order.action is not Action.RESYNC:
+            if order.first_entry is not None:
                 by_whom.setdefault((order.action, order.actor), []).append(order)
         for (action, actor), done in by_whom.items():
             count = sum(order.entries for order in done)

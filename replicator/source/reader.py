@@ -31,6 +31,7 @@ from replicator.source.changefeed import Changefeed, now_us
 
 _WAIT_SECONDS: Final = 1.0
 _PING_AFTER_SECONDS: Final = 10.0
+_ASK_ANYWAY_SECONDS: Final = 50.0
 _STALL_SECONDS: Final = 15.0
 _MOST_STALL_SECONDS: Final = 240.0
 _SMALL_BATCH: Final = 1000
@@ -111,6 +112,14 @@ class FeedReader:
         """Whether the feed is open."""
         return self._feed is not None
 
+    @property
+    def complete_at(self) -> int:
+        """Up to when everything that happened was read, in microseconds since the epoch.
+
+        What came since a majority last agreed may have come from some shards only: see `_ask`.
+        """
+        return min(self._complete_at, self._agreed_at)
+
     def stop(self) -> None:
         """End `run` soon, from any thread; safe to repeat."""
         self._stop.set()
@@ -138,7 +147,7 @@ class FeedReader:
                 raise
         finally:
             self._sink.put(
-                FeedClosed(self._feed_id, Cause.START, "", 0, now_us(), self._complete_at)
+                FeedClosed(self._feed_id, Cause.START, "", 0, now_us(), self.complete_at)
             )
 
     def _is_retried(self, err: BaseException) -> bool:
@@ -163,11 +172,7 @@ class FeedReader:
         if isinstance(err, FeedLost):
             cause = Cause(err.cause)
         skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
-        complete_at = self._complete_at
-        if cause is Cause.ABORTED:
-            # What came since may have come from some shards only: see `_ask`.
-            complete_at = min(complete_at, self._agreed_at)
-        self._put(FeedClosed(self._feed_id, cause, text, skipped, now_us(), complete_at))
+        self._put(FeedClosed(self._feed_id, cause, text, skipped, now_us(), self.complete_at))
 
     def _follow(self, retry_state: tenacity.RetryCallState) -> None:
         """Open the feed and hand over what it says, until it is lost or we are stopped."""
@@ -223,8 +228,9 @@ class FeedReader:
         read_at = now_us()
         is_all = self._note_completeness(elements, read_at)
         self._hand_over(elements, read_at)
-        # Not behind large batches, which a slow link takes its time for.
-        if is_all and not self._is_initializing and time.monotonic() >= self._ask_after:
+        # Not soon behind large batches, which a slow link takes its time for.
+        late_seconds = time.monotonic() - self._ask_after
+        if late_seconds >= (0.0 if is_all else _ASK_ANYWAY_SECONDS):
             self._ask(feed, read_at)
         return True
 
@@ -264,11 +270,7 @@ class FeedReader:
         A busy feed is asked as well: its server may be cut off from the majority of one shard,
         which is then silent, while others go on.
         """
-        try:
-            is_quiet = feed.ping()
-        except FeedLost:
-            self._complete_at = min(self._complete_at, self._agreed_at)
-            raise
+        is_quiet = feed.ping()
         self._agreed_at = now
         self._ask_after = time.monotonic() + _PING_AFTER_SECONDS
         # What the server had when it was asked has come before its answer. If something has, it
@@ -286,12 +288,12 @@ class FeedReader:
             if element.state == "ready":
                 self._is_initializing = False
                 self._stall_seconds = _STALL_SECONDS
-                self._put(SnapshotRead(self._feed_id, at, self._complete_at))
+                self._put(SnapshotRead(self._feed_id, at, self.complete_at))
         self._put_batch(elements[start:] if start else elements, at)
 
     def _put_batch(self, changes: list[Change], at: int) -> None:
         if changes:
-            batch = FeedBatch(self._feed_id, changes, _size(changes), at, self._complete_at)
+            batch = FeedBatch(self._feed_id, changes, _size(changes), at, self.complete_at)
             self._put(batch)
 
     def _put(self, item: FeedOpened | FeedBatch | SnapshotRead | FeedClosed) -> None:

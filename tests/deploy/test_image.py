@@ -1,9 +1,11 @@
 """The Dockerfile and the compose file: what can be judged without a Docker daemon."""
 
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -95,16 +97,42 @@ def test_the_image_knows_the_settings_and_the_probe() -> None:
     assert probed[2] in _ROUTES
 
 
-def test_the_health_check_asks_a_process_that_lives(tmp_path: Path) -> None:
-    # Given the command of the image, at a port where nothing listens
+def _health(port: int, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run the image's own command, at another port."""
     (check,) = _instructions("HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
     assert command[0] == "python"
-    script = command[2].replace(":9464", ":1")
-    # When it runs, then it says so with its exit status, and in words
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    assert ":9464/livez" in command[2]
+    script = command[2].replace(":9464", f":{port}")
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=directory
     )
+
+
+@pytest.mark.parametrize(("answer", "status"), [(200, 0), (503, 1)])
+def test_the_health_check_says_what_the_process_answers(
+    answer: int, status: int, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(answer)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        done = _health(server.server_port, tmp_path)
+        thread.join(10)
+
+    assert (done.returncode, asked) == (status, ["/livez"])
+
+
+def test_the_health_check_of_a_process_that_is_gone_fails(tmp_path: Path) -> None:
+    done = _health(1, tmp_path)
+
     assert done.returncode == 1
     assert "Connection refused" in done.stderr
 

@@ -245,7 +245,9 @@ def test_a_file_that_was_cut_or_overwritten_is_read_or_refused(
             content[start : start + len(junk)] = junk
     damaged.write_bytes(content)
 
-    command = data.draw(st.sampled_from([*COMMANDS, ["migrate"], ["feed", "baseline", "db.t"]]))
+    command = data.draw(
+        st.sampled_from([*COMMANDS, ["migrate"], ["feed", "baseline", "db.t", "--yes"]])
+    )
     assert_is_clear(cli(*command, *(["--json"] if data.draw(st.booleans()) else [])))
     refused = refused_by_store(damaged)
     assert refused is None or refused.hint

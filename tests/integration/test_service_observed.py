@@ -1,6 +1,5 @@
 """What the running service shows: every metric of the contract, and never a password."""
 
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 from rethinkdb import r
 
 from replicator.sandbox.rabbitmq import PrivateRabbitMQ
+from tests.deploy.programs import program
 from tests.support.consumer import Consumer
 from tests.support.replicator import ReplicatorProcess
 from tests.support.servers import RethinkServer
@@ -83,9 +83,7 @@ def test_every_metric_of_the_contract_is_there(
 
 
 def test_promtool_has_no_complaint(replicator: ReplicatorProcess) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian's package prometheus)")
+    promtool = program("promtool")
     replicator.start_and_wait()
     _, text = replicator.get("metrics")
     done = subprocess.run(

@@ -144,11 +144,11 @@ def test_a_link_that_went_deaf_is_noticed(
 def test_a_quiet_feed_on_a_working_link_stays_open(shop: Shop) -> None:
     with RunningReader(server_of(shop.server), shop.name) as reader:
         reader.wait_until_ready()
-        complete_at = reader.reader._complete_at
+        complete_at = reader.reader.complete_at
         # Two pings went well: nothing was lost for being quiet.
-        wait_until(lambda: reader.reader._complete_at > complete_at, 10, "a ping")
-        complete_at = reader.reader._complete_at
-        wait_until(lambda: reader.reader._complete_at > complete_at, 10, "another ping")
+        wait_until(lambda: reader.reader.complete_at > complete_at, 10, "a ping")
+        complete_at = reader.reader.complete_at
+        wait_until(lambda: reader.reader.complete_at > complete_at, 10, "another ping")
         assert reader.closed == []
         shop.write()
         shop.wait_until_arrived(reader)

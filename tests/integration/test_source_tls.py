@@ -47,8 +47,8 @@ def test_the_right_ca_is_trusted(certificates: Certificates) -> None:
             reader.wait_until_ready()
             assert reader.documents() == {"1": {"id": 1}}
             # The ping goes over TLS as well, and the socket's end is noticed.
-            complete_at = reader.reader._complete_at
-            wait_until(lambda: reader.reader._complete_at > complete_at, 10, "a ping")
+            complete_at = reader.reader.complete_at
+            wait_until(lambda: reader.reader.complete_at > complete_at, 10, "a ping")
             assert server.drop_connections() > 0
             reader.wait_until_ready(2)
 

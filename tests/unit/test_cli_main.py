@@ -49,7 +49,7 @@ READERS = [
     ["status", "--watch"],
     ["feed", "list"],
     ["feed", "gaps"],
-    ["feed", "baseline", "a.b"],
+    ["feed", "baseline", "a.b", "--yes"],
     ["feed", "resync", "a.b"],
     ["migrate"],
 ]

@@ -219,9 +219,14 @@ def test_feeds_are_listed_in_the_form_of_status(box: Outbox, cli: Command) -> No
 
 
 def test_a_baseline_is_taken_at_the_next_start(box: Outbox, cli: Command) -> None:
-    done = cli("feed", "baseline", "db.t")
+    assert cli("feed", "baseline", "db.t", "--dry-run").status == 0
+    assert cli("feed", "baseline", "db.t").status == 2, "nobody can be asked here"
+    assert box.rows("SELECT absorb_changed FROM feeds ORDER BY id") == [(0,), (0,)]
+    done = cli("feed", "baseline", "db.t", "--yes")
 
     assert (done.status, done.err) == (0, "")
+    (recorded,) = cli("outbox", "history", "--json").objects
+    assert (recorded["action"], recorded["table"]) == ("baseline", "db.t")
     assert box.rows("SELECT absorb_changed FROM feeds ORDER BY id") == [(1,), (0,)]
     again = box.restart()
     again.step(again.opened(), again.batch(initial(A2 | {"v": 9}), initial(B1)), again.ready())
@@ -232,11 +237,11 @@ def test_a_baseline_is_taken_at_the_next_start(box: Outbox, cli: Command) -> Non
 
 def test_a_baseline_under_a_running_service_is_warned_about(box: Outbox, cli: Command) -> None:
     with OutboxLock(box.path):
-        done = cli("feed", "baseline", "db.t")
+        done = cli("feed", "baseline", "db.t", "--yes")
 
     assert done.status == 0
     assert "runs on this outbox now" in done.err
-    assert cli("feed", "baseline", "db.typo").status == 2
+    assert cli("feed", "baseline", "db.typo", "--yes").status == 2
 
 
 @pytest.mark.usefixtures("box")
@@ -256,3 +261,25 @@ def test_migrating_makes_the_schema_unless_a_service_runs(tmp_path: Path, cli: C
     assert cli("migrate", "--json").object["before"] is None
     assert json.loads(cli("status", "--json").out)["feeds"] == []
     assert "no feeds yet" in cli("feed", "list").err
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize("command", [("outbox", "list"), ("outbox", "export"), ("feed", "gaps")])
+def test_a_limit_beyond_every_count_is_wrong_usage(cli: Command, command: tuple[str, str]) -> None:
+    done = cli(*command, "--limit", str(2**63))
+
+    assert done.status == 2
+    assert "--limit" in done.err
+
+
+def test_entries_behind_one_are_named_like_an_entry(box: Outbox, cli: Command) -> None:
+    first, second, *_ = box.sink.entries
+    outbox_id = box.store.outbox_id
+
+    for name in (str(first.number), f"{outbox_id}-{first.number}"):
+        shown = cli("outbox", "list", "--json", "--after", name).objects
+        assert [each["id"] for each in shown][:1] == [second.number]
+        exported = cli("outbox", "export", "--json", "--after", name).objects
+        assert exported[0]["id"] == second.number
+    assert "another outbox" in cli("outbox", "list", "--after", "abcdefgh-1").err
+    assert "number of an entry" in cli("outbox", "list", "--after", "x").err

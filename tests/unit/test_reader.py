@@ -14,6 +14,7 @@ from replicator.domain.retry import Backoff
 from replicator.errors import (
     FeedAborted,
     FeedDisconnected,
+    FeedLost,
     FeedOverflowed,
     SnapshotStalled,
     SourceRefused,
@@ -187,6 +188,9 @@ def test_a_large_batch_does_not_say_that_the_feed_is_complete(
     clock = iter(range(1000, 100_000, 1000))
     monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
     monkeypatch.setattr(reader_module, "_SMALL_BATCH", 1)
+    # A majority agrees all the time: what counts here is what was read.
+    monkeypatch.setattr(reader_module, "_PING_AFTER_SECONDS", 1e-9)
+    monkeypatch.setattr(FakeFeed, "ping", lambda _feed: False)
     many = [add({"id": 1}), add({"id": 2})]
     overflow = FeedOverflowed("dropped", skipped=3)
     bench = Bench([[READY], [add({"id": 0})], many, many, overflow], [[READY]])
@@ -422,3 +426,32 @@ def test_every_open_is_followed_by_a_close_whatever_happens() -> None:
             assert is_open
             assert isinstance(item, FeedBatch | SnapshotRead)
     assert not is_open
+
+
+@pytest.mark.parametrize("loss", [FeedDisconnected("gone"), FeedOverflowed("dropped", skipped=3)])
+def test_a_busy_feed_is_complete_up_to_the_last_answer_however_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch, loss: FeedLost
+) -> None:
+    """One of its shards may have been silent since then, while this one was busy."""
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    small = [[add({"id": number})] for number in range(5)]
+    bench = Bench([[READY], *small, loss], [[READY]])
+    bench.reader.run()
+
+    (closed,) = [item for item in bench.items if isinstance(item, FeedClosed) and item.error]
+    batches = [item for item in bench.items if isinstance(item, FeedBatch)]
+    # Opened at 1000, which is the last that a majority had a part in.
+    assert closed.complete_at == 1000
+    assert [batch.complete_at for batch in batches] == [1000] * 5
+
+
+def test_a_feed_with_full_batches_only_is_asked_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = itertools.count(0, 60)
+    monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    monkeypatch.setattr(reader_module, "_SMALL_BATCH", 1)
+    many = [add({"id": 1}), add({"id": 2})]
+    bench = Bench([[READY], *([many] * 5)])
+    bench.reader.run()
+
+    assert bench.feeds[0].pings == 6

@@ -289,7 +289,7 @@ class Lane:
 
     def stop(self) -> None:
         """Do what ends the reader's loop in an orderly stop."""
-        now, complete_at = reader_module.now_us(), self.reader._complete_at
+        now, complete_at = reader_module.now_us(), self.reader.complete_at
         self.put(FeedClosed(self._feed_id, Cause.START, "", 0, now, complete_at))
 
 
