@@ -6,6 +6,7 @@ written; then it comes back, and all of them must arrive, in order, with memory 
 
 import argparse
 import json
+import signal
 import sys
 import time
 
@@ -23,6 +24,8 @@ _DRAIN_SECONDS = 1200
 
 
 def main() -> int:
+    # Order matters: servers are ended by their `with`, which a default SIGTERM would skip.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000)
     entries = parser.parse_args().entries

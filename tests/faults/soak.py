@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import secrets
+import signal
 import statistics
 import sys
 import time
@@ -32,6 +33,8 @@ _MOST_GROWTH_MB = 5.0
 
 
 def main() -> int:
+    # Order matters: servers are ended by their `with`, which a default SIGTERM would skip.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=20, help="seconds from fault to fault")

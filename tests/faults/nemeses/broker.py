@@ -108,9 +108,9 @@ def delete_queue(world: World, chance: random.Random) -> int:
 
 @KINDS.nemesis("queue", weight=1.5)
 def fill_queue(world: World, chance: random.Random) -> int:
-    """Nobody consumes, the queue is full and refuses: nacks."""
+    """Nobody consumes, the queue is full and refuses: nacks, now and then until that is noticed."""
     world.recorder.pause()
-    hold(chance, 1.0, 4.0)
+    hold_until_noticed(chance, 4.0, 20.0)
     world.recorder.heal()
     world.recorder.wait_until_attached()
     return 1

@@ -4,7 +4,7 @@ import random
 import sqlite3
 from typing import Any
 
-from tests.faults.nemeses.nemesis import Kinds, hold
+from tests.faults.nemeses.nemesis import Kinds, hold, hold_until_noticed
 from tests.faults.world import World
 
 KINDS = Kinds()
@@ -12,11 +12,11 @@ KINDS = Kinds()
 
 @KINDS.nemesis("outbox", weight=1.5)
 def lock_outbox(world: World, chance: random.Random) -> int:
-    """Another program holds SQLite's write lock."""
+    """Another program holds SQLite's write lock, now and then for longer than SQLite waits."""
     connection = sqlite3.connect(world.replicator.process.outbox, isolation_level=None, timeout=5)
     try:
         connection.execute("BEGIN IMMEDIATE")
-        hold(chance, 0.2, 2.5)
+        hold_until_noticed(chance, 2.5, 8.0)
         connection.execute("ROLLBACK")
     except sqlite3.OperationalError:
         return 0  # it is being made, or was just removed
