@@ -10,8 +10,7 @@ import signal
 import sys
 import time
 
-from tests.faults.checker import check
-from tests.faults.verdict import facts_of, has_converged, query, read_tables
+from tests.faults.verdict import broken_promises, facts_of, has_converged, query, read_tables
 from tests.faults.workload import Load
 from tests.faults.world import Lane, Setup, World
 from tests.support.wait import wait_until
@@ -51,7 +50,7 @@ def main() -> int:
         wait_until(lambda: len(history) >= entries, _DRAIN_SECONDS, "a million deliveries")
         wait_until(lambda: has_converged(world, truth), _DRAIN_SECONDS, "the drain")
         drained = time.monotonic() - back_at
-        violations = [f"{each.promise}: {each.text}" for each in check(facts_of(world, truth))]
+        violations = broken_promises(world, facts_of(world, truth))
         most = max(each.resident_mb for each in world.replicator.samples)
         if most > _MOST_RESIDENT_MB:
             violations.append(f"G5: {most:.0f} MB of memory")

@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.faults.checker import check
 from tests.faults.nemeses import Nemesis
 from tests.faults.plan import possible
 from tests.faults.run import act_once
 from tests.faults.supervised import Sample
-from tests.faults.verdict import facts_of, has_converged, read_tables
+from tests.faults.verdict import broken_promises, facts_of, has_converged, read_tables
 from tests.faults.workload import Load
 from tests.faults.world import Lane, Setup, World
 from tests.support.wait import wait_until
@@ -50,8 +49,7 @@ def main() -> int:
         truth = read_tables(world)
         wait_until(lambda: has_converged(world, truth), 180, "convergence")
         converged = time.monotonic() - healed_at
-        violations = [f"{each.promise}: {each.text}" for each in check(facts_of(world, truth))]
-        violations += [f"the process ended by itself: {end}" for end in world.replicator.exits]
+        violations = broken_promises(world, facts_of(world, truth))
         samples = world.replicator.samples
         violations += _growth(samples)
         print(
