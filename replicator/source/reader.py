@@ -31,7 +31,9 @@ from replicator.source.changefeed import Changefeed, now_us
 
 _WAIT_SECONDS: Final = 1.0
 _PING_AFTER_SECONDS: Final = 10.0
-_ASK_ANYWAY_SECONDS: Final = 50.0
+# A gap begins where it was last asked, so a busy feed is asked more often.
+_ASK_BUSY_SECONDS: Final = 2.0
+_ASK_ANYWAY_SECONDS: Final = 60.0
 _STALL_SECONDS: Final = 15.0
 _MOST_STALL_SECONDS: Final = 240.0
 _SMALL_BATCH: Final = 1000
@@ -190,7 +192,7 @@ class FeedReader:
             self._is_initializing = True
             self._idle_seconds = 0.0
             self._asked_at = self._complete_at = self._agreed_at = now_us()
-            self._ask_after = time.monotonic() + _PING_AFTER_SECONDS
+            self._ask_after = time.monotonic() + _ASK_BUSY_SECONDS
             self._log.info("feed is open, comparing its snapshot", host=feed.host)
             self._is_reported_open = True
             self._put(FeedOpened(self._feed_id, feed.table_id, feed.primary_key, self._asked_at))
@@ -272,7 +274,7 @@ class FeedReader:
         """
         is_quiet = feed.ping()
         self._agreed_at = now
-        self._ask_after = time.monotonic() + _PING_AFTER_SECONDS
+        self._ask_after = time.monotonic() + _ASK_BUSY_SECONDS
         # What the server had when it was asked has come before its answer. If something has, it
         # is what counts: it may say that changes were dropped.
         if is_quiet and not self._is_initializing:

@@ -189,7 +189,7 @@ def test_a_large_batch_does_not_say_that_the_feed_is_complete(
     monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
     monkeypatch.setattr(reader_module, "_SMALL_BATCH", 1)
     # A majority agrees all the time: what counts here is what was read.
-    monkeypatch.setattr(reader_module, "_PING_AFTER_SECONDS", 1e-9)
+    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(FakeFeed, "ping", lambda _feed: False)
     many = [add({"id": 1}), add({"id": 2})]
     overflow = FeedOverflowed("dropped", skipped=3)
@@ -282,6 +282,9 @@ def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
     monkeypatch.setattr(reader_module, "now_us", now_us)
     monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     monkeypatch.setattr(FakeFeed, "ping", ping)
+    monkeypatch.setattr(
+        reader_module, "_ASK_BUSY_SECONDS", 10.0
+    )  # ticks, of which each turn has some
     bench = Bench([[READY], *[[B]] * 30], [])
     bench.reader.run()
 
