@@ -179,7 +179,10 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
         try:
             return pika.BlockingConnection(each), each
         except (exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as err:
-            if isinstance(err, ValueError) and not is_lost_socket(err):
+            # A certificate that is refused is an OSError and a ValueError in one.
+            if isinstance(err, ValueError) and not (
+                isinstance(err, OSError) or is_lost_socket(err)
+            ):
                 raise
             error = translate(err, where)
             if isinstance(error, BrokerRefused):
