@@ -33,9 +33,8 @@ class Job(NamedTuple):
 
 
 AT_ONCE = [
-    (Job(0, 101), Job(1, 102)),
+    (Job(0, 1, only="remove outbox"), Job(1, 101), Job(EMBEDDED, 201)),
     (Job(0, 104), Job(1, NEW_SEED)),
-    (Job(0, 1, only="remove outbox"), Job(EMBEDDED, 201)),
 ]
 # The driver forgets a socket without closing it when the server has hung up first.
 pytestmark = [
