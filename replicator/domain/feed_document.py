@@ -17,14 +17,13 @@ import msgspec
 from replicator.domain import deep_json
 
 NOTHING: Final = msgspec.Raw(b"")
-_NULL: Final = b"null"
 
 
 class Change(msgspec.Struct, gc=False):
     """One element of a changefeed, with its values as raw JSON.
 
     Absent values are empty: an initial value has no ``old_val`` at all, while a live create has
-    ``null``; `is_absent` treats both the same.
+    ``null``. In a body both are ``null``.
     """
 
     old_val: msgspec.Raw = NOTHING
@@ -104,11 +103,6 @@ def _cut_change(raw: bytes) -> Change:
         raise ValueError("a word of a change is no text")
     old, new = parts.get("old_val", b""), parts.get("new_val", b"")
     return Change(msgspec.Raw(old), msgspec.Raw(new), *words)
-
-
-def is_absent(value: msgspec.Raw) -> bool:
-    """Return whether a raw value is missing or ``null``."""
-    return len(value) == 0 or bytes(value) == _NULL
 
 
 _SKIPPED = re.compile(r"skipped (\d+)")

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.domain.feed_document import (
-    NOTHING,
     Change,
     decode_response,
-    is_absent,
     key_reader,
     normal_key,
     skipped_changes,
@@ -115,15 +113,6 @@ def test_a_document_that_no_parser_takes_needs_its_key_too() -> None:
 def test_what_is_no_response_raises_a_decode_error(text: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_response(text)
-
-
-@pytest.mark.parametrize(
-    ("raw", "is_nothing"),
-    [(b"", True), (b"null", True), (b"{}", False), (b"0", False), (b'"null"', False)],
-)
-def test_missing_and_null_values_are_both_absent(raw: bytes, is_nothing: bool) -> None:  # noqa: FBT001
-    assert is_absent(msgspec.Raw(raw)) is is_nothing
-    assert is_absent(NOTHING)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_a_delete_of_an_unknown_document_is_published_all_the_same() -> None:
     assert not found.deleted
 
 
+@pytest.mark.parametrize("nothing", [b"", b"null"])
+def test_a_value_that_is_missing_and_one_that_is_null_are_null_in_the_body(nothing: bytes) -> None:
+    missing = msgspec.Raw(nothing)
+
+    created = plan(Change(missing, raw(A1), "add"))
+    deleted = plan(Change(raw(A1), missing, "remove"), index={'"a"': known(A1, 5)})
+
+    assert said(created) == [("create", "feed", {"old_val": None, "new_val": A1})]
+    assert said(deleted) == [("delete", "feed", {"old_val": A1, "new_val": None})]
+
+
 @pytest.mark.parametrize("rules", [FIRST, RESYNC])
 def test_an_initial_value_that_is_known_and_equal_costs_nothing(rules: SnapshotRules) -> None:
     found = plan(initial(A1), index={'"a"': known(A1, 5)}, snapshot=rules)
