@@ -29,7 +29,7 @@ test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 
 faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 is the long campaign.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	@if [ -z "$(RUNS)" ]; then $(BIN)/python -m pytest -q tests/faults; \
+	@if [ -z "$(RUNS)" ]; then $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults; \
 	else $(BIN)/python -m tests.faults.campaign --runs $(RUNS) --lanes $(or $(LANES),1) \
 	    $(if $(SEED),--seed $(SEED)) --output faults.jsonl && \
 	    $(BIN)/python -m tests.faults.report faults.jsonl; fi

@@ -93,6 +93,18 @@ def replicator(
     process.close()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process of pytest-xdist: tell the one that prints the last lines."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["servers"] = sorted(USED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of pytest-xdist is done, or has died and tells nothing."""
+    USED.update(getattr(node, "workeroutput", {}).get("servers", []))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say which servers it was, in the very last lines."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

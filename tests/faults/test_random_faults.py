@@ -3,6 +3,7 @@
 A failure prints its seed; `python -m tests.faults.campaign --seed SEED --runs 1` repeats it.
 """
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,14 @@ from tests.faults.run import run
 from tests.faults.world import Lane
 from tests.support.servers import USED
 
-NEW_SEED = secrets.randbelow(10**9)
+
+def new_seed() -> int:
+    """Another one in each run of the tests, and the same in each process of a run."""
+    shared = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    return (int(shared, 16) if shared else secrets.randbits(128)) % 10**9
+
+
+NEW_SEED = new_seed()
 EMBEDDED = 2
 
 
