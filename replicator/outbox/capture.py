@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from replicator.domain.feed_document import key_reader
@@ -117,8 +117,8 @@ class Capture:
         index.remove(self._connection, gone)
         feed = self._add(feed, drafts, now)
         if len(rows) == _SWEEP_ROWS:
-            swept = dataclasses.replace(snapshot, swept_to=list(rows)[-1])
-            self.feeds[feed.id] = dataclasses.replace(feed, snapshot=swept)
+            swept = replace(snapshot, swept_to=list(rows)[-1])
+            self.feeds[feed.id] = replace(feed, snapshot=swept)
             self.fault_points.append(FaultPoint.SWEEP_PART)
             return True
         if feed.is_dropped:
@@ -135,7 +135,7 @@ class Capture:
         if feed.is_dropped:
             # Created again while its deletes were looked for: the new table's first comparison
             # finds the rest of them.
-            feed = dataclasses.replace(feed, is_dropped=False, snapshot=None)
+            feed = replace(feed, is_dropped=False, snapshot=None)
         self.feeds[feed.id] = feed
         self.found.append(feed)
 
@@ -149,7 +149,7 @@ class Capture:
             cause = Cause.START if feed.is_restarted else Cause.ABORTED
             gap = self._record_gap(feed, cause, feed.alive_at or feed.opened_at)
         key_name = feed.rules.primary_key if feed.indexed_key is None else feed.indexed_key
-        self.feeds[feed.id] = dataclasses.replace(
+        self.feeds[feed.id] = replace(
             feed,
             state=next_state(feed.state, FeedEvent.LOST),
             state_since=item.at,
@@ -201,7 +201,7 @@ class Capture:
             absorb_unknown=is_first and feed.is_baseline,
             absorb_changed=feed.absorb_changed,
         )
-        opened = dataclasses.replace(
+        opened = replace(
             feed,
             state=next_state(feed.state, FeedEvent.OPENED),
             state_since=item.at,
@@ -258,7 +258,7 @@ class Capture:
             self.tally["compared", str(feed.name)] += plan.compared
             self.fault_points.append(FaultPoint.SNAPSHOT_PART)
         is_live = any(draft.origin is Origin.FEED for draft in plan.drafts)
-        feed = dataclasses.replace(
+        feed = replace(
             feed,
             alive_at=item.complete_at or item.at,
             changed_at=item.at if is_live else feed.changed_at,
@@ -274,7 +274,7 @@ class Capture:
         ]
         self.last_number += len(new)
         if (seal := feed.rules.seal) is not None:
-            new = [msgspec.structs.replace(entry, body=seal(entry)) for entry in new]
+            new = [replace(entry, body=seal(entry)) for entry in new]
         self.new_entries += new
         counts = Counter((draft.op, draft.origin) for draft in drafts)
         repairs: dict[str, int] = {}
@@ -285,9 +285,9 @@ class Capture:
                 repairs[_REPAIRS[op]] = count
         if repairs and feed.gap is not None:
             feeds.add_to_gap(self._connection, feed.gap.id, **repairs)
-        feed = dataclasses.replace(feed, captured=feed.captured + len(drafts))
+        feed = replace(feed, captured=feed.captured + len(drafts))
         if drafts or at - feed.saved_at >= _PROGRESS_EVERY:
-            feed = dataclasses.replace(feed, saved_at=at)
+            feed = replace(feed, saved_at=at)
             feeds.save(
                 self._connection,
                 feed.id,
@@ -301,9 +301,9 @@ class Capture:
     def _end_reading(self, feed: Feed, item: SnapshotRead) -> None:
         if feed.snapshot is None:
             raise ValueError("a feed became ready without a snapshot")
-        read = dataclasses.replace(feed.snapshot, is_read=True)
+        read = replace(feed.snapshot, is_read=True)
         alive_at = item.complete_at or item.at
-        self.feeds[feed.id] = dataclasses.replace(feed, snapshot=read, alive_at=alive_at)
+        self.feeds[feed.id] = replace(feed, snapshot=read, alive_at=alive_at)
 
     def _complete(self, feed: Feed, now: int) -> None:
         """Every document was compared: the feed is ready, its gap is closed."""
@@ -314,7 +314,7 @@ class Capture:
         if feed.gap is not None:
             created, updated, deleted = feeds.close_gap(self._connection, feed.gap.id, now)
             facts |= {"created": created, "updated": updated, "deleted": deleted}
-        ready = dataclasses.replace(
+        ready = replace(
             feed,
             state=next_state(feed.state, FeedEvent.COMPARED),
             state_since=now,
@@ -352,7 +352,7 @@ class Capture:
             self.tally["skipped", str(feed.name)] += item.skipped
             if gap is not None:
                 feeds.add_to_gap(self._connection, gap.id, skipped=item.skipped)
-        lost = dataclasses.replace(
+        lost = replace(
             feed,
             state=next_state(feed.state, FeedEvent.LOST),
             state_since=item.at if was_open else feed.state_since,

@@ -178,24 +178,27 @@ def translated(path: object = None) -> Iterator[None]:
             transaction was rolled back.
         OutboxUnusable: does not pass (not a database, corrupt, read-only).
     """
-    where = f" at {path}" if path else ""
     try:
         yield
     except DatabaseError as err:
-        raise _translate(err.orig, where) from err
+        raise _translate(err.orig, _at(path)) from err
     except sqlite3.DatabaseError as err:
-        raise _translate(err, where) from err
+        raise _translate(err, _at(path)) from err
     except UnicodeDecodeError as err:
         # SQLite quotes the schema in what it says, and Python's module reads that as text.
         raise OutboxUnusable(
-            f"the outbox{where} is damaged: {err.reason} in what SQLite says of it",
+            f"the outbox{_at(path)} is damaged: {err.reason} in what SQLite says of it",
             hint="move the file away: a new outbox starts with a new snapshot",
         ) from err
     except MultipleResultsFound as err:
         raise OutboxUnusable(
-            f"the outbox{where} is damaged: it has two rows where there can be one",
+            f"the outbox{_at(path)} is damaged: it has two rows where there can be one",
             hint="move the file away: a new outbox starts with a new snapshot",
         ) from err
+
+
+def _at(path: object) -> str:
+    return f" at {path}" if path else ""
 
 
 def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
-from replicator.domain.model import Entry, Failure, Op, Origin
+from replicator.domain.model import Entry, Failure, Op, Origin, Outcomes
+from replicator.fault_points import FaultPoint, reach
 from replicator.outbox import statements
 from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_keys
 from replicator.outbox.schema import PARKED, PENDING, entries, feeds
@@ -186,6 +187,24 @@ def park(connection: Connection, failures: Sequence[Failure]) -> int:
             [{"number": f.number, "why": f.reason, "error": f.text} for f in failures],
         ).rowcount
     return parked
+
+
+def take_reports(connection: Connection, reports: Sequence[Outcomes]) -> bool:
+    """Do what became of published entries; safe to repeat.
+
+    Returns whether every entry that is settled or parked was pending, which it is not when an
+    operator was faster.
+    """
+    if not reports:
+        return True
+    settled = [number for report in reports for number in report.settled]
+    is_as_reported = settle(connection, settled) == len(settled)
+    for report in reports:
+        record_failures(connection, report.failed)
+        parked = park(connection, report.parked)
+        is_as_reported = is_as_reported and parked == len(report.parked)
+        reach(FaultPoint.SETTLING)
+    return is_as_reported
 
 
 def totals(connection: Connection) -> Totals:

@@ -1,6 +1,9 @@
-"""Where a feed stands, as the store knows it: immutable values, copied by each step."""
+"""Where a feed stands, as the store knows it: immutable values, copied by each step.
 
-import dataclasses
+Structs, since to copy one takes a tenth of the time that a copy of a dataclass takes.
+"""
+
+import msgspec
 
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import TableName
@@ -9,8 +12,7 @@ from replicator.domain.seen_rows import SeenRows
 from replicator.outbox.feeds import Gap
 
 
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """A snapshot under way."""
 
     rules: SnapshotRules
@@ -20,8 +22,7 @@ class Snapshot:
     swept_to: str | None = None  # the last key that was looked at
 
 
-@dataclasses.dataclass(frozen=True)
-class Feed:
+class Feed(msgspec.Struct, frozen=True):
     """Where a feed stands, as the store knows it."""
 
     id: int

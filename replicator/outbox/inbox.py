@@ -19,6 +19,7 @@ _MOST_BYTES_A_STEP: Final = 2 * 1024 * 1024
 # Settled entries may wait a moment for a commit that has to be made anyway: to lose one in a
 # crash only means that its message is sent twice.
 _MOST_SETTLED: Final = 2000
+_STEPS_WITHOUT_SETTLING: Final = 7
 
 
 class Work(NamedTuple):
@@ -42,9 +43,11 @@ class Inbox:
         self._bytes = 0
         self._outcomes: list[Outcomes] = []
         self._settled = 0
+        self._steps_without_settling = 0
         self._is_closed = False
         self._is_held = False
         self._is_poked = False
+        self._is_hurried = True
         self._is_worked_on = False
 
     def put(self, item: Item) -> bool:
@@ -57,24 +60,24 @@ class Inbox:
                 return False
             self._items.append(item)
             self._bytes += size
-            self._changed.notify_all()
+            if self._is_enough():
+                self._changed.notify_all()
             return True
 
     def report(self, outcomes: Outcomes) -> None:
         """Hand over what became of published entries; never waits."""
         with self._changed:
-            # Others wait for a commit already: to wake the store for each takes time from it.
-            is_first = not self._outcomes
             self._outcomes.append(outcomes)
             self._settled += len(outcomes.settled)
-            if is_first or self._settled >= _MOST_SETTLED:
+            # A few go with one of the next changes, or when the store looks again by itself: to
+            # wake it for each takes time from what is on its way.
+            if self._settled >= _MOST_SETTLED:
                 self._changed.notify_all()
 
     def take_outcomes(self) -> list[Outcomes]:
         """Return what was reported and not gathered yet; never waits."""
         with self._changed:
-            outcomes, self._outcomes, self._settled = self._outcomes, [], 0
-            return outcomes
+            return self._all_outcomes()
 
     def poke(self) -> None:
         """Let the store's next `gather` return at once."""
@@ -107,29 +110,25 @@ class Inbox:
                 lambda: not self._items and not self._is_worked_on, seconds
             )
 
-    def gather(self, *, timeout: float, settle_delay: float) -> Work:
+    def gather(self, *, timeout: float, is_hurried: bool = True) -> Work:
         """Wait for work and take a step's share of it.
 
         Args:
-            timeout: seconds to wait for anything at all.
-            settle_delay: seconds that outcomes alone may wait for company.
+            timeout: seconds to wait for anything at all, and that a few outcomes may wait for
+                company.
+            is_hurried: whether items go at once; else they too wait for company.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             # The store is back: what it took before is committed.
             self._is_worked_on = False
+            self._is_hurried = is_hurried
             self._changed.notify_all()
-            while not self._is_poked and not self._has_items():
-                if self._outcomes:
-                    if self._settled >= _MOST_SETTLED:
-                        break
-                    deadline = min(deadline, time.monotonic() + settle_delay)
-                    settle_delay = max(0.0, deadline - time.monotonic())
+            while not self._is_poked and not self._is_enough():
                 if (remaining := deadline - time.monotonic()) <= 0:
                     break
                 self._changed.wait(remaining)
             self._is_poked = False
-            outcomes, self._outcomes, self._settled = self._outcomes, [], 0
             items: list[Item] = []
             size = 0
             while self._has_items() and size < _MOST_BYTES_A_STEP:
@@ -139,7 +138,28 @@ class Inbox:
             self._bytes -= size
             self._is_worked_on = bool(items)
             self._changed.notify_all()
-            return Work(items, outcomes)
+            return Work(items, self._due_outcomes() if items else self._all_outcomes())
+
+    def _is_enough(self) -> bool:
+        """Whether there is so much to do that the store should not wait for more."""
+        if self._settled >= _MOST_SETTLED:
+            return True
+        is_share = self._is_hurried or self._is_closed or self._bytes >= _MOST_BYTES_A_STEP
+        return is_share and self._has_items()
+
+    def _all_outcomes(self) -> list[Outcomes]:
+        outcomes, self._outcomes, self._settled = self._outcomes, [], 0
+        self._steps_without_settling = 0
+        return outcomes
+
+    def _due_outcomes(self) -> list[Outcomes]:
+        """Return the outcomes for a step that has items, which go faster without."""
+        self._steps_without_settling += 1
+        is_due = self._steps_without_settling > _STEPS_WITHOUT_SETTLING
+        # At the end there is no later step.
+        if is_due or self._is_closed or self._settled >= _MOST_SETTLED:
+            return self._all_outcomes()
+        return []
 
     def _has_items(self) -> bool:
         return bool(self._items) and (not self._is_held or self._is_closed)

@@ -1,9 +1,10 @@
 """When the feeds pause because the outbox is full, and when they go on (promise G5)."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
 from replicator.outbox.capture import Feed
@@ -56,4 +57,4 @@ def resumed(feed: Feed, at: int) -> Feed:
 
 
 def _after(feed: Feed, event: FeedEvent, at: int) -> Feed:
-    return dataclasses.replace(feed, state=next_state(feed.state, event), state_since=at)
+    return replace(feed, state=next_state(feed.state, event), state_since=at)

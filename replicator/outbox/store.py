@@ -43,8 +43,12 @@ _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
+_LINGER_SECONDS: Final = 0.02
 _CHECK_EVERY_SECONDS: Final = 1.0
 _VACUUM_PAGES: Final = 256
+# To ask for the room on the volume takes as long as a statement: a step as small as this leaves it
+# to the look of each second.
+_SMALL_STEP_BYTES: Final = 256 * 1024
 _UNKNOWN: Final = -1
 
 
@@ -92,9 +96,12 @@ class Store:
         self._next_row_id = 1
         self._totals = Totals(0, 0, 0, None)
         self._handed_over = 0
-        self._oldest_floor = 0
+        self._oldest: tuple[int, int] | None = None
+        self._oldest_floor = 0  # nothing pending is below; 0 for unknown
         self._has_caught_up = False
         self._is_full = False
+        self._is_disk_low = False
+        self._shown_states: dict[int, FeedState] = {}
         self._has_unsaved_states = False
         # Order matters: unknown until it was looked at with everything that depends on it. What a
         # command did while the service was being built would else go unheard.
@@ -115,6 +122,9 @@ class Store:
         self._is_handing_over = True
         self._requests = Requests(metrics)
         self._closed = ClosedTables(metrics)
+        metrics.outbox_entries.labels("pending").set_function(lambda: self._totals.pending)
+        metrics.outbox_entries.labels("parked").set_function(lambda: self._totals.parked)
+        metrics.outbox_bytes.set_function(lambda: self._totals.bytes)
         self.outbox_id = ""
         self._error: str | None = None
         self._error_at: int | None = None
@@ -192,15 +202,23 @@ class Store:
         with self._connected() as connection, translated(self._path):
             while True:
                 is_stopping = self._stop.is_set()
-                is_busy = self._is_sweeping() or self._may_refill()
                 work = self._inbox.gather(
-                    timeout=0.0 if is_busy or is_stopping else _IDLE_SECONDS,
-                    settle_delay=_SETTLE_DELAY_SECONDS,
+                    timeout=0.0 if is_stopping else self._patience(),
+                    is_hurried=self._has_caught_up,
                 )
                 self.step(connection, work, self._clock())
                 # Read before the last gathering: what was reported before `stop` is settled.
                 if is_stopping and self._inbox.is_drained:
                     break
+
+    def _patience(self) -> float:
+        """Return for how many seconds nothing has to be done unless something comes."""
+        if self._is_sweeping() or self._may_refill():
+            return 0.0
+        if not self._has_caught_up:
+            # What comes now goes behind what waits already: a moment makes one commit of many.
+            return _LINGER_SECONDS
+        return _SETTLE_DELAY_SECONDS if self._totals.pending else _IDLE_SECONDS
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -239,7 +257,18 @@ class Store:
         self._retrying(lambda: self.follow_up(connection, is_idle=not work))
 
     def _retrying(self, action: Callable[[], None]) -> None:
-        self._retry(action)
+        try:
+            # By itself the first time: what tenacity does around it takes as long as a statement.
+            action()
+        except OutboxUnavailable as err:
+            failures = [err]
+
+            def again() -> None:
+                if failures:
+                    raise failures.pop()
+                action()
+
+            self._retry(again)
         if self._error is not None:
             self._log.info("outbox can be written again")
             self._error = self._error_at = None
@@ -282,15 +311,8 @@ class Store:
             entries.append(connection, capture.new_entries)
             if capture.last_number != self._last_number:
                 save_last_entry(connection, capture.last_number)
-            is_as_reported = True
-            for outcomes in work.outcomes:
-                settled = entries.settle(connection, outcomes.settled)
-                entries.record_failures(connection, outcomes.failed)
-                parked = entries.park(connection, outcomes.parked)
-                reach(FaultPoint.SETTLING)
-                expected = len(outcomes.settled), len(outcomes.parked)
-                is_as_reported = is_as_reported and (settled, parked) == expected
-            oldest = entries.oldest_pending(connection, self._oldest_floor)
+            is_as_reported = entries.take_reports(connection, work.outcomes)
+            oldest = self._oldest_after(connection, work, capture)
             reach(FaultPoint.BEFORE_COMMIT)
         # Order matters: the commit is above. What is below this line would be wrong to keep if
         # the transaction failed, and what is published before it could be lost by a crash.
@@ -303,8 +325,8 @@ class Store:
         self._next_row_id = capture.next_row_id
         if not is_as_reported:
             self._data_version = _UNKNOWN  # an operator was faster: count again
+        self._oldest = oldest
         self._oldest_floor = oldest[0] if oldest is not None else capture.last_number
-        self._count(capture, work.outcomes, oldest[1] if oldest is not None else None)
         if self._has_caught_up and capture.new_entries:
             if self._sink is not None and self._sink.room >= len(capture.new_entries):
                 self._sink.offer(capture.new_entries)
@@ -312,7 +334,19 @@ class Store:
                 reach(FaultPoint.HANDED_OVER)
             else:
                 self._has_caught_up = False
+        # Order matters: a change that is on its way does not wait for the books.
+        self._count(capture, work.outcomes, oldest[1] if oldest is not None else None)
         self._tell(capture)
+
+    def _oldest_after(
+        self, connection: Connection, work: Work, capture: Capture
+    ) -> tuple[int, int] | None:
+        """Return number and instant of the oldest pending entry; asks only where it may be new."""
+        if work.outcomes or not self._oldest_floor:
+            return entries.oldest_pending(connection, self._oldest_floor)
+        if self._oldest is None and capture.new_entries:
+            return capture.new_entries[0].number, capture.new_entries[0].captured_at
+        return self._oldest
 
     def follow_up(self, connection: Connection, *, is_idle: bool) -> None:
         """Do what can wait until after a commit; safe to repeat.
@@ -363,6 +397,7 @@ class Store:
         for (name, *labels), count in capture.tally.items():
             counters[name].labels(*labels).inc(count)
         new: list[Entry] = capture.new_entries
+        added = sum(len(entry.body) for entry in new)
         settled = sum(len(outcomes.settled) for outcomes in reports)
         parked = sum(len(outcomes.parked) for outcomes in reports)
         for outcomes in reports:
@@ -372,28 +407,26 @@ class Store:
         self._totals = Totals(
             pending=self._totals.pending + len(new) - settled - parked,
             parked=self._totals.parked + parked,
-            bytes=self._totals.bytes
-            + sum(len(entry.body) for entry in new)
-            - sum(outcomes.settled_bytes for outcomes in reports),
+            bytes=self._totals.bytes + added - sum(outcomes.settled_bytes for outcomes in reports),
             oldest_captured_at=oldest,
         )
         self._has_free_pages = self._has_free_pages or settled > 0
-        self._show()
-        self._pause_or_resume()
+        self._show_states()
+        self._pause_or_resume(is_small=added < _SMALL_STEP_BYTES)
 
-    def _show(self) -> None:
-        metrics, totals = self._metrics, self._totals
-        metrics.outbox_entries.labels("pending").set(totals.pending)
-        metrics.outbox_entries.labels("parked").set(totals.parked)
-        metrics.outbox_bytes.set(totals.bytes)
+    def _show_states(self) -> None:
+        states = {feed_id: feed.state for feed_id, feed in self._feeds.items()}
+        if states == self._shown_states:
+            return
+        self._shown_states = states
         for feed in self._feeds.values():
-            metrics.set_feed_state(str(feed.name), feed.state)
+            self._metrics.set_feed_state(str(feed.name), feed.state)
 
-    def _pause_or_resume(self) -> None:
+    def _pause_or_resume(self, *, is_small: bool = False) -> None:
         was_full = self._is_full
-        is_full = self._limits.is_full(self._totals, was_full=was_full) or is_disk_low(
-            self._path.parent, was_full=was_full
-        )
+        if not is_small:
+            self._is_disk_low = is_disk_low(self._path.parent, was_full=was_full)
+        is_full = self._is_disk_low or self._limits.is_full(self._totals, was_full=was_full)
         if is_full == self._is_full:
             return
         self._is_full = is_full
@@ -409,7 +442,7 @@ class Store:
         self._feeds = {feed.id: change(feed, self._clock()) for feed in self._feeds.values()}
         self._has_unsaved_states = True
         self._inbox.hold(is_held=is_full)
-        self._show()
+        self._show_states()
 
     def _is_sweeping(self) -> bool:
         return any(
@@ -476,7 +509,6 @@ class Store:
                 self._data_version = version
         if heard is not None:
             self._requests.follow(heard, self._sink, self._handed_over)
-        self._show()
         # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
         # that are paused with nothing left to settle would never go on.
         self._pause_or_resume()

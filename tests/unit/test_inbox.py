@@ -6,7 +6,7 @@ import time
 from replicator.domain.feed_document import Change
 from replicator.domain.flow import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
-from replicator.outbox.inbox import Inbox
+from replicator.outbox.inbox import Inbox, Work
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024
@@ -21,8 +21,8 @@ def test_items_come_out_in_the_order_they_were_put_in() -> None:
     items = [FeedOpened(1, "T", "id", 0), batch(1), batch(2)]
 
     assert all(inbox.put(item) for item in items)
-    assert inbox.gather(timeout=0, settle_delay=0).items == items
-    assert not inbox.gather(timeout=0, settle_delay=0)
+    assert inbox.gather(timeout=0).items == items
+    assert not inbox.gather(timeout=0)
 
 
 def test_a_step_takes_its_share_and_leaves_the_rest() -> None:
@@ -30,15 +30,15 @@ def test_a_step_takes_its_share_and_leaves_the_rest() -> None:
     for number in range(1, 6):
         inbox.put(batch(number, MIB if number < 3 else MIB // 2))
 
-    assert [item.feed_id for item in inbox.gather(timeout=0, settle_delay=0).items] == [1, 2]
-    assert [item.feed_id for item in inbox.gather(timeout=0, settle_delay=0).items] == [3, 4, 5]
+    assert [item.feed_id for item in inbox.gather(timeout=0).items] == [1, 2]
+    assert [item.feed_id for item in inbox.gather(timeout=0).items] == [3, 4, 5]
 
 
 def test_a_batch_larger_than_every_limit_still_goes() -> None:
     inbox = Inbox()
     inbox.put(batch(1, 100 * MIB))
 
-    assert len(inbox.gather(timeout=0, settle_delay=0).items) == 1
+    assert len(inbox.gather(timeout=0).items) == 1
 
 
 def test_a_reader_waits_while_the_queue_is_full() -> None:
@@ -47,11 +47,11 @@ def test_a_reader_waits_while_the_queue_is_full() -> None:
     results: list[bool] = []
     reader = threading.Thread(target=lambda: results.append(inbox.put(batch(2))), daemon=True)
     reader.start()
-    assert inbox.gather(timeout=0, settle_delay=0).items[0].feed_id == 1
+    assert inbox.gather(timeout=0).items[0].feed_id == 1
     reader.join(10)
 
     assert results == [True]
-    assert inbox.gather(timeout=0, settle_delay=0).items[0].feed_id == 2
+    assert inbox.gather(timeout=0).items[0].feed_id == 2
 
 
 def test_a_waiting_reader_is_let_go_when_the_queue_is_closed() -> None:
@@ -65,7 +65,7 @@ def test_a_waiting_reader_is_let_go_when_the_queue_is_closed() -> None:
 
     assert results == [False]
     assert not inbox.put(batch(3))
-    assert [item.feed_id for item in inbox.gather(timeout=0, settle_delay=0).items] == [1]
+    assert [item.feed_id for item in inbox.gather(timeout=0).items] == [1]
 
 
 def test_items_are_held_back_while_the_outbox_is_full_and_outcomes_are_not() -> None:
@@ -74,10 +74,10 @@ def test_items_are_held_back_while_the_outbox_is_full_and_outcomes_are_not() -> 
     inbox.hold(is_held=True)
     inbox.report(Outcomes([1]))
 
-    work = inbox.gather(timeout=0, settle_delay=0)
+    work = inbox.gather(timeout=0)
     assert (work.items, len(work.outcomes)) == ([], 1)
     inbox.hold(is_held=False)
-    assert len(inbox.gather(timeout=0, settle_delay=0).items) == 1
+    assert len(inbox.gather(timeout=0).items) == 1
 
 
 def test_held_items_are_let_through_at_the_end() -> None:
@@ -87,7 +87,7 @@ def test_held_items_are_let_through_at_the_end() -> None:
     inbox.close()
 
     assert not inbox.is_drained
-    assert len(inbox.gather(timeout=0, settle_delay=0).items) == 1
+    assert len(inbox.gather(timeout=0).items) == 1
     assert inbox.is_drained
 
 
@@ -95,7 +95,7 @@ def test_outcomes_alone_wait_a_moment_for_company() -> None:
     inbox = Inbox()
     inbox.report(Outcomes([1]))
     started = time.monotonic()
-    work = inbox.gather(timeout=30, settle_delay=0.02)
+    work = inbox.gather(timeout=0.02)
 
     assert len(work.outcomes) == 1
     assert 0.02 <= time.monotonic() - started < 20
@@ -105,15 +105,64 @@ def test_many_outcomes_do_not_wait() -> None:
     inbox = Inbox()
     inbox.report(Outcomes(range(2000)))
 
-    assert len(inbox.gather(timeout=30, settle_delay=30).outcomes) == 1
+    assert len(inbox.gather(timeout=30).outcomes) == 1
+
+
+def test_outcomes_go_with_every_eighth_step_that_has_items() -> None:
+    inbox = Inbox()
+    settled = []
+    for number in range(16):
+        inbox.put(batch(number))
+        inbox.report(Outcomes([number]))
+        settled.append(len(inbox.gather(timeout=0).outcomes))
+
+    assert settled == [0, 0, 0, 0, 0, 0, 0, 8] * 2
+
+
+def test_many_outcomes_go_with_the_next_step_and_so_do_the_last() -> None:
+    inbox = Inbox()
+    inbox.put(batch())
+    inbox.report(Outcomes(range(2000)))
+    assert len(inbox.gather(timeout=0).outcomes) == 1
+    inbox.put(batch())
+    inbox.report(Outcomes([2000]))
+    inbox.close()
+    assert len(inbox.gather(timeout=0).outcomes) == 1
+
+
+def test_items_wait_for_company_where_there_is_no_hurry() -> None:
+    inbox = Inbox()
+    inbox.put(batch())
+    started = time.monotonic()
+    assert len(inbox.gather(timeout=0.02, is_hurried=False).items) == 1
+    assert time.monotonic() - started >= 0.02
+    inbox.put(batch(1, 2 * MIB))
+    assert len(inbox.gather(timeout=60, is_hurried=False).items) == 1
+    inbox.put(batch())
+    inbox.close()
+    assert len(inbox.gather(timeout=60, is_hurried=False).items) == 1
+
+
+def test_a_share_that_comes_ends_the_waiting() -> None:
+    inbox = Inbox()
+    works: list[Work] = []
+    store = threading.Thread(
+        target=lambda: works.append(inbox.gather(timeout=60, is_hurried=False)), daemon=True
+    )
+    store.start()
+    inbox.put(batch())
+    inbox.put(batch(2, 2 * MIB))
+    store.join(10)
+
+    assert [len(work.items) for work in works] == [2]
 
 
 def test_a_poke_ends_the_waiting_once() -> None:
     inbox = Inbox()
     inbox.poke()
 
-    assert not inbox.gather(timeout=60, settle_delay=0)
-    assert not inbox.gather(timeout=0, settle_delay=0)
+    assert not inbox.gather(timeout=60)
+    assert not inbox.gather(timeout=0)
 
 
 def test_drained_means_that_the_last_step_is_done() -> None:
@@ -121,9 +170,9 @@ def test_drained_means_that_the_last_step_is_done() -> None:
     inbox.put(batch())
     inbox.close()
     assert not inbox.wait_until_drained(0)
-    assert inbox.gather(timeout=0, settle_delay=0)
+    assert inbox.gather(timeout=0)
     assert not inbox.wait_until_drained(0), "gathered, but not committed yet"
-    inbox.gather(timeout=0, settle_delay=0)
+    inbox.gather(timeout=0)
 
     assert inbox.wait_until_drained(0)
 
@@ -137,7 +186,7 @@ def test_waiting_for_the_drain_ends_as_soon_as_it_is_done() -> None:
         target=lambda: results.append(inbox.wait_until_drained(60)), daemon=True
     )
     waiter.start()
-    while inbox.gather(timeout=0, settle_delay=0):
+    while inbox.gather(timeout=0):
         pass
     wait_until(lambda: bool(results))
 

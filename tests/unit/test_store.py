@@ -269,14 +269,14 @@ def test_feeds_pause_at_the_limit_and_go_on_only_well_below_it(tmp_path: Path) -
         assert box.feed().state is FeedState.PAUSED
         assert box.value("replicator_feed_state", table="db.t", state="paused") == 1
         box.inbox.put(box.batch(add(doc(21))))
-        assert not box.inbox.gather(timeout=0, settle_delay=0)
+        assert not box.inbox.gather(timeout=0)
 
         box.settle(box.sink.entries[0])
         assert box.store.status.is_full
         box.settle(box.sink.entries[1])
         assert not box.store.status.is_full
         assert box.feed().state is FeedState.READY
-        assert len(box.inbox.gather(timeout=0, settle_delay=0).items) == 1
+        assert len(box.inbox.gather(timeout=0).items) == 1
 
 
 def test_the_bytes_of_the_outbox_are_limited_too(tmp_path: Path) -> None:

@@ -71,15 +71,31 @@ def test_a_volume_with_little_room_pauses_the_feeds_until_there_is_twice_as_much
         return shutil._ntuple_diskusage(100 * _GIB, 0, free)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(pausing.shutil, "disk_usage", disk_usage)
-    box.step(box.batch(add({"id": 1})))
+    box.step(box.batch(add({"id": 1, "text": "x" * (256 << 10)})))
     assert box.feed().state is FeedState.PAUSED
     assert box.store.status.is_full
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
     free = 200 << 20
     box.settle(*box.sink.entries)
     assert box.feed().state is FeedState.PAUSED
     free = 300 << 20
     box.step(outcomes=[Outcomes()])
     assert box.feed().state is FeedState.READY
+    capfd.readouterr()
+
+
+def test_small_steps_leave_the_room_on_the_volume_to_the_look_of_each_second(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        store, "is_disk_low", lambda path, *, was_full: bool(asked.append(path)) or not was_full
+    )
+    box.step(box.batch(add({"id": 1})))
+    assert (asked, box.feed().state) == ([], FeedState.READY)
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+    box.step(box.batch(add({"id": 2})))
+    assert (len(asked), box.feed().state) == (1, FeedState.PAUSED)
     capfd.readouterr()
 
 

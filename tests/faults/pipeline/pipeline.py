@@ -222,7 +222,7 @@ class Pipeline:
     def step_store(self, _number: int) -> None:
         for lane in self.lanes:
             lane.hand_over()
-        work = self.inbox.gather(timeout=0.0, settle_delay=0.0)
+        work = self.inbox.gather(timeout=0.0)
         self.store.step(self.database.connection, work, self.clock.wall)
         self._check_totals()
 
