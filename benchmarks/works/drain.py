@@ -54,13 +54,16 @@ def drain(
 
 
 def pile_up_and_drain(
-    run: Run, kind: Kind, place: Place, program: Program, count: int, size: int
+    run: Run, kind: Kind, place: Place, program: Program, count: int, size: int, *, first: int = 0
 ) -> dict[str, float]:
-    """Hold a program, insert, let it go; return what it then needed."""
+    """Hold a program, insert, let it go; return what it then needed.
+
+    The table has ``first`` documents and one for each message in the queue.
+    """
     depth = place.depth()
     program.hold()
     if kind.reads:
-        place.insert(count, size, start=depth)
+        place.insert(count, size, start=first + depth)
     # RethinkDB still writes to its disk: that is the cost of the inserts, not of the feed.
     Meter(run, program).wait_until_idle()
     meter = Meter(run, program)

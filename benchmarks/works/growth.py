@@ -47,7 +47,7 @@ def _replicator(run: Run, count: int, name: str) -> dict[str, _Figures]:
         first, again = snapshot.publish_and_restart(place, directory, count)
     with Place(run.servers) as place, Replicator(place, directory) as replicator:
         idle = replicator.memory()
-        late = backlog.backlog(run, place, replicator, count, first=0, idle=idle)
+        late = backlog.backlog(run, place, replicator, count, idle=idle)
     return {"2 first publication": first, "3 restart": again, "4 backlog": late}
 
 

@@ -12,9 +12,10 @@ from tests.faults.workload import Server, Writers, read_table
 
 # Documents of 2 KB fill what is bounded in bytes: both windows, the inbox, SQLite's cache.
 _MOST_RESIDENT_MB = 200
-# The file and its log, of which SQLite keeps 64 MiB at most. A log that nobody copied back would
-# grow by 10 MB a second.
+# Beside entries: the index, free pages, and the log, of which SQLite keeps 64 MiB at most. A log
+# that nobody copied back would grow by 10 MB a second.
 _MOST_DISK_MB = 96
+_PAGES_PER_BODY = 1.6
 _THREADS_A_TABLE = 1
 _MOST_OTHER_THREADS = 12
 _MOST_SHOWN = 20
@@ -106,8 +107,6 @@ def broken_promises(
     facts: Facts,
     faults: Sequence[tuple[float, str]] = (),
     excuses: Collection[Excuse] = (),
-    *,
-    most_disk_mb: float = _MOST_DISK_MB,
 ) -> list[str]:
     """Return what was broken, and the shortest history of a document that shows it.
 
@@ -116,9 +115,8 @@ def broken_promises(
         facts: what the witnesses saw.
         faults: what was done to the servers and when, in seconds since the epoch.
         excuses: when the process may have ended by itself, with which status.
-        most_disk_mb: so large the outbox may become.
     """
-    violations = [*check(facts), *_bounds(scene, most_disk_mb), *_ends(scene, excuses)]
+    violations = [*check(facts), *_bounds(scene), *_ends(scene, excuses)]
     if not violations:
         return []
     stories = (story(facts, each, faults) for each in violations[:_MOST_STORIES])
@@ -126,8 +124,12 @@ def broken_promises(
     return [*found, min(stories, key=len)]
 
 
-def _bounds(scene: Scene, most_disk_mb: float) -> Iterable[Violation]:
+def _bounds(scene: Scene) -> Iterable[Violation]:
     """G5: as it was sampled while it ran."""
+    entries = max((each.outbox_entries or 0 for each in scene.replicator.samples), default=0)
+    # Each has two values at most.
+    bodies_mb = entries * 2 * scene.writers.most_document_bytes / 1e6
+    most_disk_mb = _MOST_DISK_MB + _PAGES_PER_BODY * bodies_mb
     threads = len(scene.tables) * _THREADS_A_TABLE + _MOST_OTHER_THREADS
     for each in scene.replicator.samples:
         if each.resident_mb > _MOST_RESIDENT_MB:

@@ -92,6 +92,11 @@ class Writers:
         return [write for log in self._logs for write in log]
 
     @property
+    def most_document_bytes(self) -> int:
+        """So long a document is at most, with its key and whatever else is not its text."""
+        return self._load.value_bytes + 200
+
+    @property
     def count(self) -> int:
         return sum(map(len, self._logs))
 
