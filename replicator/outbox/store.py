@@ -43,6 +43,7 @@ _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
+# While the publisher is behind, a commit of its own brings a change no sooner to the broker.
 _LINGER_SECONDS: Final = 0.02
 _CHECK_EVERY_SECONDS: Final = 1.0
 _VACUUM_PAGES: Final = 256
@@ -384,6 +385,7 @@ class Store:
         metrics = self._metrics
         for feed in capture.found:
             self._closed.found(str(feed.name))
+            self._shown_states = {}  # its series begin anew, also where its feed stays as it is
         for feed in capture.dropped:
             self._closed.closed(str(feed.name), capture.last_number)
         counters: dict[str, Any] = {

@@ -70,6 +70,15 @@ def test_a_table_that_is_found_twice_has_one_feed(box: Outbox) -> None:
     assert len(box.store.status.feeds) == 2
 
 
+def test_a_table_that_is_found_again_shows_the_state_that_its_feed_is_in(box: Outbox) -> None:
+    load(box, 1)
+    found(box, TABLE)
+
+    assert box.feed(1).state is FeedState.READY
+    assert box.value("replicator_feed_state", table="db.t", state="ready") == 1
+    assert box.value("replicator_feed_state", table="db.t", state="lost") == 0
+
+
 def test_the_options_of_a_table_that_is_found_hold(box: Outbox) -> None:
     feed = found(box, envelope="cloudevents", is_baseline=True)
     box.step(box.opened(feed_id=feed.id), box.batch(initial({"id": 1}), feed_id=feed.id))
