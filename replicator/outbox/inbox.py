@@ -19,8 +19,8 @@ _MOST_BYTES_A_STEP: Final = 2 * 1024 * 1024
 # Settled entries may wait a moment for a commit that has to be made anyway: to lose one in a
 # crash only means that its message is sent twice.
 _MOST_SETTLED: Final = 2000
-# Beside changes they go with one commit in so many: deleting a row costs about as much as adding it,
-# and it is the change that somebody waits for.
+# Beside changes they go with one commit in so many: deleting a row costs about as much as adding
+# it, and it is the change that somebody waits for.
 _STEPS_WITHOUT_SETTLING: Final = 7
 
 
