@@ -239,7 +239,11 @@ class Capture:
             for change in item.changes
         ]
         known = index.lookup(
-            self._connection, feed.id, keys, with_documents=feed.rules.keep_documents
+            self._connection,
+            feed.id,
+            keys,
+            with_documents=feed.rules.keep_documents,
+            is_in_order=feed.snapshot is not None,
         )
         plan = reconcile(
             item.changes,

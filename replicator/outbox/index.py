@@ -28,6 +28,19 @@ _LOOKUP: Final = (
 )
 _LOOKUP_DIGEST: Final = _LOOKUP.format(document="NULL")
 _LOOKUP_DOCUMENT: Final = _LOOKUP.format(document="d.document")
+# A snapshot comes nearly in the order of the keys: of 3,000 documents that came together, nine of
+# ten lie side by side in the index, and to read along it takes half as long as to search for each.
+_RANGE: Final = (
+    "SELECT d.key, d.id, d.digest, {document} FROM documents AS d "
+    "WHERE d.feed_id = ? AND d.key BETWEEN ? AND ?"
+)
+_RANGE_DIGEST: Final = _RANGE.format(document="NULL")
+_RANGE_DOCUMENT: Final = _RANGE.format(document="d.document")
+# Which key is so many behind the first: reads nothing but the index of keys.
+_AHEAD: Final = (
+    "SELECT key FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
+)
+_MOST_READ_ALONG: Final = 2  # rows read for each that is wanted
 
 _COLUMNS: Final = (
     documents.c.id,
@@ -59,22 +72,49 @@ class _Row(NamedTuple):
 
 
 def lookup(
-    connection: Connection, feed_id: int, keys: Sequence[str], *, with_documents: bool
+    connection: Connection,
+    feed_id: int,
+    keys: Sequence[str],
+    *,
+    with_documents: bool,
+    is_in_order: bool = False,
 ) -> dict[str, Known]:
-    """Return the rows of those keys that the index has.
+    """Return the rows of those keys that the index has, and perhaps rows of keys between them.
+
+    Args:
+        connection: the transaction.
+        feed_id: of which feed.
+        keys: which.
+        with_documents: also the documents that are kept.
+        is_in_order: whether the keys may well be neighbours, as those of a snapshot are.
 
     Raises:
         OutboxUnusable: a kept document is none.
     """
-    statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
-    # Sorted, neighbours in the index are read one after the other.
-    wanted = msgspec.json.encode(sorted(keys)).decode()
-    rows = statements.run(connection, statement, (wanted, feed_id))
+    if is_in_order and keys and _are_neighbours(connection, feed_id, keys):
+        statement = _RANGE_DOCUMENT if with_documents else _RANGE_DIGEST
+        rows = statements.run(connection, statement, (feed_id, min(keys), max(keys)))
+    else:
+        statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
+        # Sorted, neighbours in the index are read one after the other.
+        wanted = msgspec.json.encode(sorted(keys)).decode()
+        rows = statements.run(connection, statement, (wanted, feed_id))
     found = {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows}
     # A digest that is damaged equals none: the document is published once more.
     if with_documents:
         sound(((row.row_id, row.document) for row in found.values()), _Kept, documents.name)
     return found
+
+
+def _are_neighbours(connection: Connection, feed_id: int, keys: Sequence[str]) -> bool:
+    """Whether the index has few other keys between the first and the last of these.
+
+    Texts in the order of SQLite: numbers are not in the order of a snapshot then.
+    """
+    ahead = statements.run(
+        connection, _AHEAD, (feed_id, min(keys), _MOST_READ_ALONG * len(keys))
+    ).fetchone()
+    return ahead is None or ahead[0] > max(keys)
 
 
 def apply(connection: Connection, feed_id: int, plan: Plan) -> None:

@@ -18,6 +18,8 @@ from replicator.outbox.engine import open_engine
 from replicator.outbox.migrate import upgrade
 
 NAME = TableName("db", "t")
+OTHER = TableName("db", "other")
+OTHERS = {f'"{n:04d}"': Known(2000 + n, b"o" * 16) for n in range(900, 1100)}
 
 
 @pytest.fixture
@@ -120,15 +122,46 @@ def test_rows_are_found_by_their_keys(connection: Connection, *, is_kept: bool) 
     assert index.count(connection, 1) == len(keys)
 
 
-@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), unique=True))
-def test_any_key_survives_the_way_into_the_lookup(texts: list[str]) -> None:
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), unique=True),
+    asked=st.integers(min_value=0),
+)
+def test_any_key_survives_the_way_into_the_lookup(texts: list[str], asked: int) -> None:
     engine = open_memory()
-    keys = [json.dumps(text, ensure_ascii=False) for text in texts]
+    rows = {
+        json.dumps(text, ensure_ascii=False): Known(n, b"d" * 16) for n, text in enumerate(texts, 1)
+    }
+    wanted = {key: row for key, row in rows.items() if asked >> row.row_id & 1}
     with engine.begin() as opened:
-        rows = {key: Known(n, b"d" * 16) for n, key in enumerate(keys, 1)}
         index.apply(opened, 1, inserted(rows))
-        assert index.lookup(opened, 1, keys, with_documents=False) == rows
+        assert index.lookup(opened, 1, list(wanted), with_documents=False) == wanted
+        along = index.lookup(opened, 1, list(wanted), with_documents=False, is_in_order=True)
+    assert {key: row for key, row in along.items() if key in wanted} == wanted
+    # Never more than are read along in the worst case, and only what is there.
+    assert len(along) <= 2 * len(wanted)
+    assert along.items() <= rows.items()
     engine.dispose()
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_neighbours_are_read_along_and_strangers_searched_for(
+    connection: Connection, *, is_kept: bool
+) -> None:
+    rows = {f'"{n:04d}"': Known(n, b"d" * 16, b"{}" if is_kept else None) for n in range(1, 1001)}
+    keys = list(rows)
+    index.apply(connection, 1, inserted(rows))
+    index.apply(connection, feeds.register(connection, OTHER, "{}")[0].id, inserted(OTHERS))
+
+    def found(wanted: list[str]) -> list[str]:
+        seen = index.lookup(connection, 1, wanted, with_documents=is_kept, is_in_order=True)
+        assert seen == {key: rows[key] for key in seen}
+        return sorted(seen)
+
+    assert found(keys[500:100:-2]) == keys[102:501]  # every second: those between come along
+    assert found([*keys[0:500:5], '"0001a"']) == keys[0:500:5]
+    assert found(keys[990:]) == keys[990:]  # nothing is behind the last
+    assert found(['"a"', '"b"']) == []
+    assert found([]) == []
 
 
 def open_memory():  # noqa: ANN201 -- a bare engine, made fresh for each example
