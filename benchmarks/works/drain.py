@@ -14,18 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from benchmarks import programs
+from benchmarks import processes, programs
 from benchmarks.figures import Goal, Measurement
 from benchmarks.place import Place
-from benchmarks.processes import Usage, usage
+from benchmarks.processes import Usage
 from benchmarks.programs import Kind, Program
 from benchmarks.work import Run, Work
 
 COUNT = 80_000
 SIZE = 400
 DEADLINE_SECONDS = 300.0
-_IDLE_SECONDS = 0.3
-_IDLE_SHARE = 0.1
 _IDLE_DEADLINE_SECONDS = 5.0
 _FEEDERS = (
     programs.REPLICATOR,
@@ -86,7 +84,7 @@ class Meter:
         self._program = program
         rabbitmq, rethinkdb = run.servers.rabbitmq.pid, run.servers.rethinkdb_pid
         self._pids = {"": program.pid, "broker_": rabbitmq, "rethinkdb_": rethinkdb}
-        self._before = self._now()
+        self._before = processes.usages(self._pids)
 
     def figures(self, count: int) -> dict[str, float]:
         """Return what so many changes have cost; waits until what they left to be done is done.
@@ -106,17 +104,7 @@ class Meter:
 
     def wait_until_idle(self) -> dict[str, Usage]:
         """Return what was used until now, when neither program nor servers do anything."""
-        deadline = time.monotonic() + _IDLE_DEADLINE_SECONDS
-        while True:
-            before = self._now()
-            time.sleep(_IDLE_SECONDS)
-            after = self._now()
-            used = sum(after[who].cpu_seconds - before[who].cpu_seconds for who in after)
-            if used < _IDLE_SECONDS * _IDLE_SHARE or time.monotonic() > deadline:
-                return after
-
-    def _now(self) -> dict[str, Usage]:
-        return {who: used for who, pid in self._pids.items() if (used := usage(pid))}
+        return processes.wait_until_idle(self._pids, _IDLE_DEADLINE_SECONDS)
 
 
 def measure(

@@ -5,7 +5,8 @@ until all lie in the queue), stops it, and starts it again (restart: nothing may
 row of the index written). ``drain-only-…`` reads the same snapshot and does nothing with it. The
 time of a restart is from the moment the feed is open: for the replicator as its outbox has it,
 until it is ready; for the readers from ``ready`` to ``done``. The time with the start of the
-process is given beside it.
+process is given beside it. Both begin when the servers have nothing left to do: RabbitMQ works on
+for a while on a million messages that it was just given.
 """
 
 import sqlite3
@@ -16,13 +17,14 @@ from pathlib import Path
 from benchmarks import programs
 from benchmarks.figures import Goal, Measurement
 from benchmarks.place import Place
-from benchmarks.processes import usage
+from benchmarks.processes import usage, wait_until_idle
 from benchmarks.programs import Replicator
 from benchmarks.work import Run, Work
 
 COUNT = 1_000_000
 SIZE = 400
 _DEADLINE_SECONDS = 900.0
+_IDLE_DEADLINE_SECONDS = 60.0
 _FIRST, _RESTART = "1 first publication", "2 restart"
 _READERS = (programs.DRAIN_ONLY_RAW, programs.DRAIN_ONLY_DRIVER)
 _KINDS = (programs.REPLICATOR, *_READERS)
@@ -67,6 +69,7 @@ def publish_and_restart(
             time.sleep(0.05)
     first["outbox_bytes_per_document"] = replicator.outbox.stat().st_size / count
     before, depth = _written(replicator.outbox), place.depth()
+    _wait_until_idle(place)
     started = time.monotonic()
     with replicator:
         seconds_with_start = time.monotonic() - started
@@ -83,6 +86,7 @@ def publish_and_restart(
 
 def _read(run: Run, kind: programs.Kind, place: Place, count: int) -> dict[str, float]:
     program = programs.program(kind, place, run.directory, work=(count, SIZE))
+    _wait_until_idle(place)
     started = time.monotonic()
     with program:
         is_open = time.monotonic()
@@ -93,6 +97,11 @@ def _read(run: Run, kind: programs.Kind, place: Place, count: int) -> dict[str, 
             "per_second_with_start": count / (done - started),
             **_costs(program, count),
         }
+
+
+def _wait_until_idle(place: Place) -> None:
+    servers = {"rabbitmq": place.servers.rabbitmq.pid, "rethinkdb": place.servers.rethinkdb_pid}
+    wait_until_idle(servers, _IDLE_DEADLINE_SECONDS)
 
 
 def _costs(program: programs.Program, count: int) -> dict[str, float]:
