@@ -31,14 +31,11 @@ _LOOKUP_DOCUMENT: Final = _LOOKUP.format(document="d.document")
 # A snapshot comes nearly in the order of the keys: of 3,000 documents that came together, nine of
 # ten lie side by side in the index, and to read along it takes half as long as to search for each.
 _RANGE: Final = (
-    "SELECT d.key, d.id, d.digest, {document} FROM documents AS d "
-    "WHERE d.feed_id = ? AND d.key BETWEEN ? AND ?"
+    "SELECT key, id, digest, NULL FROM documents WHERE feed_id = ? AND key BETWEEN ? AND ?"
 )
-_RANGE_DIGEST: Final = _RANGE.format(document="NULL")
-_RANGE_DOCUMENT: Final = _RANGE.format(document="d.document")
-# Which key is so many behind the first: reads nothing but the index of keys.
+# Whether the key so many behind the first is behind the last; reads nothing but the index of keys.
 _AHEAD: Final = (
-    "SELECT key FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
+    "SELECT key > ? FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
 )
 _MOST_READ_ALONG: Final = 2  # rows read for each that is wanted
 
@@ -91,9 +88,10 @@ def lookup(
     Raises:
         OutboxUnusable: a kept document is none.
     """
-    if is_in_order and keys and _are_neighbours(connection, feed_id, keys):
-        statement = _RANGE_DOCUMENT if with_documents else _RANGE_DIGEST
-        rows = statements.run(connection, statement, (feed_id, min(keys), max(keys)))
+    # Not with documents: those between, which nobody wants, may be large.
+    may_read_along = is_in_order and keys and not with_documents
+    if may_read_along and _are_neighbours(connection, feed_id, keys):
+        rows = statements.run(connection, _RANGE, (feed_id, min(keys), max(keys)))
     else:
         statement = _LOOKUP_DOCUMENT if with_documents else _LOOKUP_DIGEST
         # Sorted, neighbours in the index are read one after the other.
@@ -111,10 +109,9 @@ def _are_neighbours(connection: Connection, feed_id: int, keys: Sequence[str]) -
 
     Texts in the order of SQLite: numbers are not in the order of a snapshot then.
     """
-    ahead = statements.run(
-        connection, _AHEAD, (feed_id, min(keys), _MOST_READ_ALONG * len(keys))
-    ).fetchone()
-    return ahead is None or ahead[0] > max(keys)
+    values = (max(keys), feed_id, min(keys), _MOST_READ_ALONG * len(keys))
+    is_behind_the_last = statements.run(connection, _AHEAD, values).fetchone()
+    return is_behind_the_last is None or bool(is_behind_the_last[0])
 
 
 def apply(connection: Connection, feed_id: int, plan: Plan) -> None:

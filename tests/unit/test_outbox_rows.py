@@ -143,25 +143,35 @@ def test_any_key_survives_the_way_into_the_lookup(texts: list[str], asked: int) 
     engine.dispose()
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_neighbours_are_read_along_and_strangers_searched_for(
-    connection: Connection, *, is_kept: bool
-) -> None:
-    rows = {f'"{n:04d}"': Known(n, b"d" * 16, b"{}" if is_kept else None) for n in range(1, 1001)}
+def test_neighbours_are_read_along_and_strangers_searched_for(connection: Connection) -> None:
+    rows = {f'"{n:04d}"': Known(n, b"d" * 16, b"{}") for n in range(1, 1001)}
     keys = list(rows)
     index.apply(connection, 1, inserted(rows))
     index.apply(connection, feeds.register(connection, OTHER, "{}")[0].id, inserted(OTHERS))
 
-    def found(wanted: list[str]) -> list[str]:
+    def found(wanted: list[str], *, is_kept: bool = False) -> list[str]:
         seen = index.lookup(connection, 1, wanted, with_documents=is_kept, is_in_order=True)
-        assert seen == {key: rows[key] for key in seen}
+        document = b"{}" if is_kept else None
+        assert seen == {key: msgspec.structs.replace(rows[key], document=document) for key in seen}
         return sorted(seen)
 
     assert found(keys[500:100:-2]) == keys[102:501]  # every second: those between come along
+    assert found(keys[500:100:-2], is_kept=True) == keys[102:501:2]  # they may be large
     assert found([*keys[0:500:5], '"0001a"']) == keys[0:500:5]
     assert found(keys[990:]) == keys[990:]  # nothing is behind the last
     assert found(['"a"', '"b"']) == []
     assert found([]) == []
+
+
+def test_a_key_that_is_no_text_is_no_neighbour(connection: Connection) -> None:
+    rows = {'"a"': Known(1, b"d" * 16), '"c"': Known(2, b"d" * 16)}
+    index.apply(connection, 1, inserted(rows))
+    for row_id in range(3, 8):
+        values = (row_id, 1, b"%d" % row_id, b"d" * 16)
+        text = "INSERT INTO documents (id, feed_id, key, digest) VALUES (?, ?, ?, ?)"
+        connection.exec_driver_sql(text, values)
+
+    assert index.lookup(connection, 1, list(rows), with_documents=False, is_in_order=True) == rows
 
 
 def open_memory():  # noqa: ANN201 -- a bare engine, made fresh for each example
