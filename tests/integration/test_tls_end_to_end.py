@@ -100,7 +100,7 @@ def _virtual_host(replicator: ReplicatorProcess) -> str:
 def _encryption(broker: PrivateRabbitMQ, replicator: ReplicatorProcess) -> set[str]:
     """Return whether the replicator's connections to its virtual host are encrypted.
 
-    Not how many there are: RabbitMQ lists the one of `check` up to 30 seconds after its end.
+    Not how many there are: RabbitMQ can list the one of `check` for a while after its end.
     """
     lines = broker.ctl("list_connections", "vhost", "ssl", "client_properties").splitlines()
     fields = [line.split("\t") for line in lines]
