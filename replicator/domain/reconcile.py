@@ -19,7 +19,6 @@ import msgspec
 from replicator.domain.envelope import NULL, Seal, Wrap, change_envelope, key_document
 from replicator.domain.feed_document import Change
 from replicator.domain.model import Known, Op, Origin
-from replicator.domain.seen_rows import SeenRows
 
 INITIAL: Final = "initial"
 # The digest of a document whose delete was published before its table's first snapshot was
@@ -213,14 +212,12 @@ def _compare(
 
 
 def deletes(
-    rows: Iterable[tuple[str, Known]], seen: SeenRows, *, rules: TableRules
+    unseen: Iterable[tuple[str, Known]], *, rules: TableRules
 ) -> tuple[list[Draft], list[int]]:
-    """Return the drafts and row ids of those documents that a finished snapshot did not see."""
+    """Return drafts and row ids of documents that a finished snapshot did not see."""
     drafts: list[Draft] = []
     gone: list[int] = []
-    for key, row in rows:
-        if row.row_id in seen:
-            continue
+    for key, row in unseen:
         gone.append(row.row_id)
         if row.digest == DELETED:
             continue

@@ -4,11 +4,13 @@ Ten million dense row ids take 1.25 MB. Pages exist only where rows are, so that
 grown over years of creates and deletes cost nothing.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 _PAGE_BITS: Final = 13  # 8,192 ids, 1 KiB a page
 _PAGE_MASK: Final = (1 << _PAGE_BITS) - 1
 _PAGE_BYTES: Final = (1 << _PAGE_BITS) // 8
+_NO_PAGE: Final = bytes(_PAGE_BYTES)
 
 
 class SeenRows:
@@ -25,6 +27,17 @@ class SeenRows:
             page = self._pages[row_id >> _PAGE_BITS] = bytearray(_PAGE_BYTES)
         bit = row_id & _PAGE_MASK
         page[bit >> 3] |= 1 << (bit & 7)
+
+    def missing(self, row_ids: Iterable[int]) -> list[int]:
+        """Return those that were not marked, in their order."""
+        # In one expression: a million rows are asked for, and a call of their own takes longer.
+        page_of = self._pages.get
+        return [
+            row_id
+            for row_id in row_ids
+            if not page_of(row_id >> _PAGE_BITS, _NO_PAGE)[(row_id & _PAGE_MASK) >> 3]
+            & (1 << (row_id & 7))
+        ]
 
     def __contains__(self, row_id: int) -> bool:
         """Return whether the row was marked."""

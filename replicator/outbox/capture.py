@@ -104,20 +104,21 @@ class Capture:
         if snapshot is None or not snapshot.is_read:
             return False
         reach(FaultPoint.BEFORE_SWEEP)
-        rows = index.page(
+        page = index.unseen(
             self._connection,
             feed.id,
-            after=snapshot.swept_to,
+            snapshot.seen,
+            start=snapshot.swept_to,
             most=_SWEEP_ROWS,
             with_values=feed.rules.keep_documents or feed.first_ready_at is None,
         )
         # What was not seen may be of an older table of this name, with another primary key.
         rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
-        drafts, gone = deletes(rows.items(), snapshot.seen, rules=rules)
+        drafts, gone = deletes(page.rows.items(), rules=rules)
         index.remove(self._connection, gone)
         feed = self._add(feed, drafts, now)
-        if len(rows) == _SWEEP_ROWS:
-            swept = replace(snapshot, swept_to=list(rows)[-1])
+        if page.next_start is not None:
+            swept = replace(snapshot, swept_to=page.next_start)
             self.feeds[feed.id] = replace(feed, snapshot=swept)
             self.fault_points.append(FaultPoint.SWEEP_PART)
             return True

@@ -19,7 +19,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     seen: SeenRows
     key_name: str  # the primary key of the documents that were in the index before
     is_read: bool = False  # the feed said ready; what was not seen is looked for
-    swept_to: str | None = None  # the last key that was looked at
+    swept_to: str = ""  # the first key that was not looked at
 
 
 class Feed(msgspec.Struct, frozen=True):

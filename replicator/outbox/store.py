@@ -237,6 +237,7 @@ class Store:
     def step(self, connection: Connection, work: Work, now: int) -> None:
         """Do one transaction and what follows from it; each is tried until it is done."""
         waiting = work
+        is_idle = not work and not self._is_sweeping()
 
         def commit() -> None:
             nonlocal waiting
@@ -255,7 +256,7 @@ class Store:
         # Order matters: each is retried by itself. If the transaction were done again because
         # what follows it failed, every change in it would be captured and numbered twice.
         self._retrying(commit)
-        self._retrying(lambda: self.follow_up(connection, is_idle=not work))
+        self._retrying(lambda: self.follow_up(connection, is_idle=is_idle))
 
     def _retrying(self, action: Callable[[], None]) -> None:
         try:

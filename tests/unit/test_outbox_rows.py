@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 
 from replicator.domain.model import Cause, Entry, Failure, Known, Op, Origin, TableName
 from replicator.domain.reconcile import Plan
+from replicator.domain.seen_rows import SeenRows
 from replicator.outbox import entries, feeds, index
 from replicator.outbox.engine import open_engine
 from replicator.outbox.migrate import upgrade
@@ -184,20 +186,32 @@ def open_memory():  # noqa: ANN201 -- a bare engine, made fresh for each example
     return engine
 
 
-def test_pages_follow_each_other_in_the_order_of_keys(connection: Connection) -> None:
-    rows = {f'"{n:02d}"': Known(100 - n, b"d" * 16, b"{}") for n in range(25)}
+@pytest.mark.parametrize("many", [0, 1, 9, 10, 11, 25, 30])
+@pytest.mark.parametrize("with_values", [True, False])
+def test_pages_show_what_was_not_seen_in_the_order_of_keys(
+    connection: Connection, many: int, *, with_values: bool
+) -> None:
+    rows = {f'"{n:02d}"': Known(100 - n, b"d" * 16, b"{}") for n in range(many)}
     index.apply(connection, 1, inserted(rows))
+    index.apply(connection, feeds.register(connection, OTHER, "{}")[0].id, inserted(OTHERS))
+    seen = SeenRows()
+    seen.add(100 - 3)
+    seen.add(100 - 10)
+    unseen = {key: row for n, (key, row) in enumerate(rows.items()) if n not in (3, 10)}
+    if not with_values:
+        unseen = {key: Known(row.row_id, b"", None) for key, row in unseen.items()}
 
-    found: list[str] = []
-    while True:
-        after = found[-1] if found else None
-        page = index.page(connection, 1, after=after, most=10, with_values=True)
-        found += page
-        assert all(row.document == b"{}" for row in page.values())
-        if len(page) < 10:
-            break
+    found: dict[str, Known] = {}
+    start: str | None = ""
+    pages = 0
+    while start is not None:
+        page = index.unseen(connection, 1, seen, start=start, most=10, with_values=with_values)
+        found |= page.rows
+        start = page.next_start
+        pages += 1
 
-    assert found == sorted(rows)
+    assert list(found.items()) == list(unseen.items())
+    assert pages == max(1, math.ceil(many / 10))
 
 
 def test_a_plan_is_applied_whole(connection: Connection) -> None:

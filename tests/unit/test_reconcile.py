@@ -15,7 +15,6 @@ from replicator.domain.reconcile import (
     digest,
     reconcile,
 )
-from replicator.domain.seen_rows import SeenRows
 from tests.support.feed_elements import add, change, initial, raw, remove
 
 READ_KEY = key_reader("id")
@@ -200,15 +199,9 @@ def test_an_element_that_a_table_feed_does_not_have_is_refused() -> None:
 
 
 def test_documents_that_a_snapshot_did_not_see_are_deletes() -> None:
-    seen = SeenRows()
-    seen.add(1)
-    rows = [
-        ('"a"', known(A1, 1)),
-        ('"b"', known(B1, 2)),
-        ('"c"', Known(3, b"", b'{"id":"c","v":3}')),
-    ]
+    rows = [('"b"', known(B1, 2)), ('"c"', Known(3, b"", b'{"id":"c","v":3}'))]
 
-    drafts, gone = deletes(rows, seen, rules=TableRules("id"))
+    drafts, gone = deletes(rows, rules=TableRules("id"))
 
     assert gone == [2, 3]
     assert [(d.key, d.op, d.origin) for d in drafts] == [

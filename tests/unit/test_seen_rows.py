@@ -16,6 +16,7 @@ def test_it_holds_what_was_added_and_nothing_else(added: list[int], asked: list[
 
     for row_id in [*added, *asked]:
         assert (row_id in seen) is (row_id in set(added))
+    assert seen.missing([*added, *asked]) == [row_id for row_id in asked if row_id not in added]
 
 
 def pages_of(seen: SeenRows) -> int:

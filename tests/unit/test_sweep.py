@@ -116,6 +116,20 @@ def test_a_feed_that_is_lost_during_the_sweep_starts_over(box: Outbox) -> None:
     assert box.rows("SELECT count(*) FROM documents") == [(10,)]
 
 
+def test_space_is_not_given_back_while_a_sweep_goes_on(box: Outbox) -> None:
+    load(box, 1000)
+    box.settle(*box.sink.entries)
+    free = box.rows("PRAGMA freelist_count")
+    assert free[0][0] > 0
+    box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(1000))), box.ready())
+    while box.feed().state is FeedState.INITIALIZING:
+        box.step()
+        assert box.rows("PRAGMA freelist_count") == free
+
+    box.step()
+    assert box.rows("PRAGMA freelist_count") < free
+
+
 class History:
     """Random writes to a table, and the copy that a consumer makes of what is published."""
 
