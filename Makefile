@@ -63,7 +63,8 @@ format: $(VENV)/.dev ## Put the code into the one form.
 
 bench: $(VENV)/.bench ## Measure against the peers; WORK="drain live" for some, ROUNDS=3, SCALE=1.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	$(BIN)/python -m benchmarks $(WORK) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1)
+	$(BIN)/python -m benchmarks $(WORK) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) \
+		--rabbitmq-args="$(RABBITMQ_ARGS)"
 
 clean: ## Remove what make has made.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

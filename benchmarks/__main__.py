@@ -32,7 +32,10 @@ def main() -> None:
     wanted = arguments.work or list(WORKS)
     seed = arguments.seed if arguments.seed is not None else random.randrange(2**32)
     missed = 0
-    with servers() as on, tempfile.TemporaryDirectory(prefix="replicator-bench-") as directory:
+    with (
+        servers(arguments.rabbitmq_args) as on,
+        tempfile.TemporaryDirectory(prefix="replicator-bench-") as directory,
+    ):
         run = Run(on, Path(directory), arguments.rounds, arguments.scale, random.Random(seed))
         record: dict[str, Any] = {
             "id": uuid.uuid4().hex,
@@ -41,6 +44,7 @@ def main() -> None:
             "rounds": run.rounds,
             "scale": run.scale,
             "seed": seed,
+            "rabbitmq_args": arguments.rabbitmq_args,
             "works": {},
         }
         for name in wanted:
@@ -92,6 +96,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="part of the full work")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seed", type=int, help="of the order in which programs take turns")
+    parser.add_argument(
+        "--rabbitmq-args",
+        default="",
+        help="more arguments of RabbitMQ's Erlang VM, such as '+hmbs 4000000'",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     return parser.parse_args()
 

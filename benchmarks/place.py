@@ -13,6 +13,14 @@ from rethinkdb import r
 
 from benchmarks.servers import Servers
 
+QUEUES = {
+    "classic": {"x-queue-type": "classic"},
+    "classic-lazy": {"x-queue-type": "classic", "x-queue-mode": "lazy"},
+    "classic-v2": {"x-queue-type": "classic", "x-queue-version": 2},
+    "quorum": {"x-queue-type": "quorum"},
+}
+"""Arguments of each kind of queue; it is always durable."""
+
 _POLL_SECONDS = 0.02
 _INSERT_AT_ONCE = 1000
 _BESIDE_FILLER = 60
@@ -27,10 +35,13 @@ class Place:
         servers: Servers,
         *,
         is_durable: bool = True,
-        queue_type: str = "classic",
+        queue: str = "classic",
         tables: tuple[str, ...] = ("mytable",),
     ) -> None:
-        """Create them. ``is_durable`` is the exchange's: the tutorial's own is not."""
+        """Create them.
+
+        ``is_durable`` is the exchange's: the tutorial's own is not. ``queue`` is one of `QUEUES`.
+        """
         self.servers = servers
         self.name = f"bench_{uuid.uuid4().hex[:12]}"
         self.tables = tables
@@ -41,7 +52,7 @@ class Place:
         for table in tables:
             r.db(self.name).table_create(table).run(self._reql)
         r.db(self.name).wait().run(self._reql)
-        self._queue = {"durable": True, "arguments": {"x-queue-type": queue_type}}
+        self._queue = {"durable": True, "arguments": QUEUES[queue]}
         self.connect()
         self._channel.exchange_declare(self.name, exchange_type="topic", durable=is_durable)
         self._channel.queue_declare(self.name, **self._queue)

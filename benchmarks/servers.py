@@ -26,8 +26,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers() -> Iterator[Servers]:
-    """Start them; say which RethinkDB it is."""
+def servers(rabbitmq_args: str = "") -> Iterator[Servers]:
+    """Start them, RabbitMQ with more arguments of its Erlang VM; say which RethinkDB it is."""
     with contextlib.ExitStack() as stack:
         pid = None
         if given := os.environ.get("RETHINKDB_URL"):
@@ -37,6 +37,7 @@ def servers() -> Iterator[Servers]:
             url, kind, pid = real.url, "real, private", real.pid
         else:
             url, kind = stack.enter_context(EmbeddedRethinkDB()).url, "embedded, not the real one"
-        rabbitmq = stack.enter_context(PrivateRabbitMQ())
-        print(f"servers: RethinkDB ({kind}), RabbitMQ (real, private)", flush=True)
+        rabbitmq = stack.enter_context(PrivateRabbitMQ(erl_args=rabbitmq_args))
+        rabbitmq_kind = ", ".join(filter(None, ("real", "private", rabbitmq_args)))
+        print(f"servers: RethinkDB ({kind}), RabbitMQ ({rabbitmq_kind})", flush=True)
         yield Servers(url, kind, pid, rabbitmq)

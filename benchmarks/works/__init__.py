@@ -7,6 +7,8 @@ WORKS = {
     for work in (
         drain.DRAIN,
         drain.SIZES,
+        drain.LAZY,
+        drain.V2,
         drain.QUORUM,
         live.LIVE,
         snapshot.SNAPSHOT,

@@ -42,10 +42,10 @@ _FIGURES = (
 
 
 def drain(
-    run: Run, kind: Kind, count: int, size: int = SIZE, *, queue_type: str = "classic"
+    run: Run, kind: Kind, count: int, size: int = SIZE, *, queue: str = "classic"
 ) -> dict[str, float]:
     """Let one program drain so many changes once; return its figures."""
-    with Place(run.servers, is_durable=kind.is_durable, queue_type=queue_type) as place:
+    with Place(run.servers, is_durable=kind.is_durable, queue=queue) as place:
         started = programs.program(kind, place, run.directory, work=(count, size))
         with started as program:
             return pile_up_and_drain(run, kind, place, program, count, size)
@@ -111,13 +111,13 @@ def measure(
     run: Run,
     kinds: Sequence[Kind],
     sizes: Sequence[int],
-    queue_type: str = "classic",
+    queue: str = "classic",
 ) -> Iterator[Measurement]:
     """Let each kind drain changes of each size, in every round."""
     count = run.scaled(COUNT)
     able = programs.runnable(kinds)
     for number, (kind, size) in run.in_rounds([(kind, size) for size in sizes for kind in able]):
-        figures = drain(run, kind, count, size, queue_type=queue_type)
+        figures = drain(run, kind, count, size, queue=queue)
         run.say(f"round {number}: {kind.name}, {size} B: {figures['per_second']:,.0f}/s")
         yield Measurement(f"{size} B", kind.name, number, figures)
 
@@ -153,10 +153,18 @@ SIZES = Work(
     _FIGURES,
     minutes=5,
 )
-QUORUM = Work(
-    "drain-quorum",
-    "Draining 80,000 changes of 400 B into a quorum queue",
-    partial(measure, kinds=_FEEDERS, sizes=(SIZE,), queue_type="quorum"),
-    _FIGURES,
-    minutes=2.5,
-)
+
+
+def _into(queue: str, name: str) -> Work:
+    return Work(
+        name,
+        f"Draining 80,000 changes of 400 B into a {queue} queue",
+        partial(measure, kinds=_FEEDERS, sizes=(SIZE,), queue=queue),
+        _FIGURES,
+        minutes=2.5,
+    )
+
+
+LAZY = _into("classic-lazy", "drain-lazy")
+V2 = _into("classic-v2", "drain-v2")
+QUORUM = _into("quorum", "drain-quorum")

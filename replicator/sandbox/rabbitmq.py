@@ -101,6 +101,7 @@ class PrivateRabbitMQ:
         tls: TlsFiles | None = None,
         config: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
+        erl_args: str = "",
     ) -> None:
         """Prepare the node's directory; nothing runs yet.
 
@@ -108,6 +109,7 @@ class PrivateRabbitMQ:
             tls: Listen with TLS as well, at `amqps_url`.
             config: More lines of ``rabbitmq.conf``.
             plugins: Plugins to enable, such as ``rabbitmq_auth_mechanism_ssl``.
+            erl_args: More arguments of the Erlang VM, such as ``+hmbs 4000000``.
 
         Raises:
             ServerMissing: RabbitMQ is not installed.
@@ -127,6 +129,7 @@ class PrivateRabbitMQ:
         self._node = f"replicator-{secrets.token_hex(4)}@localhost"
         self._beam: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
+        self._erl_args = f"{_ERL_ARGS} {erl_args}".rstrip()
         self._write_files(tls, config or {}, plugins)
         # A test run that ends by an exception elsewhere must not leave a server behind.
         atexit.register(self.close)
@@ -353,7 +356,7 @@ class PrivateRabbitMQ:
             "RABBITMQ_PID_FILE": str(place / "rabbit.pid"),
             "RABBITMQ_LOG_BASE": str(place / "log"),
             "RABBITMQ_LOGS": str(self.log),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERL_ARGS,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": self._erl_args,
             "RABBITMQ_CTL_ERL_ARGS": _ERL_ARGS,
             # The script becomes the Erlang VM instead of waiting for it: one process to signal.
             "RUNNING_UNDER_SYSTEMD": "true",
