@@ -78,6 +78,20 @@ def test_every_connection_writes_through_a_log_that_survives_a_power_cut(tmp_pat
     assert found == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
 
 
+def test_pages_that_are_freed_are_not_written_once_more(tmp_path: Path) -> None:
+    connection = make(tmp_path).raw_connection()
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO bytes (b) VALUES (zeroblob(1000000))")
+    # The log starts again with the next commit, so that what it holds is of the deletion alone.
+    cursor.execute("PRAGMA wal_checkpoint(RESTART)")
+    cursor.execute("DELETE FROM bytes")
+
+    _busy, frames, _moved = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    connection.close()
+
+    assert 0 < frames < 20
+
+
 def test_a_full_disk_rolls_back_and_passes_by_itself(tmp_path: Path) -> None:
     engine = make(tmp_path)
     with engine.connect() as connection:
