@@ -179,11 +179,16 @@ def test_the_probes_are_answered_among_many_slow_clients(web: WebServer) -> None
             # Those that were shut to make room for others are refused a write: that is the bound.
             with contextlib.suppress(ConnectionError):
                 sock.sendall(beginnings[number % len(beginnings)])
-            assert threading.active_count() - before <= bounds.MOST_CONNECTIONS + 1
+            assert len(web.connections) <= bounds.MOST_CONNECTIONS
+            # A connection is forgotten before its thread ends; on a busy machine some end together.
+            wait_until(
+                lambda: threading.active_count() - before <= bounds.MOST_CONNECTIONS,
+                PATIENCE,
+                "the end of the threads of those that were shut",
+            )
             if number % bounds.MOST_CONNECTIONS == 0:
                 assert is_alive(web)
         assert is_alive(web)
-        assert len(web.connections) <= bounds.MOST_CONNECTIONS
         # None of them says more, and none is kept for that.
         wait_until(lambda: not web.connections, PATIENCE, "the end of the slow ones")
     wait_until(lambda: threading.active_count() <= before, PATIENCE, "the end of their threads")
