@@ -36,6 +36,8 @@ from replicator.outbox.feeds import Gap
 __all__ = ["Capture", "Feed", "Snapshot"]
 
 _SWEEP_ROWS: Final = 5000
+# Documents that are kept come into memory, and into the messages of their deletes.
+_SWEEP_BYTES: Final = 8 * 1024 * 1024
 _REPAIRS: Final = {Op.CREATE: "created", Op.UPDATE: "updated", Op.DELETE: "deleted"}
 # Progress alone is not worth a commit of its own more often than this.
 _PROGRESS_EVERY: Final = 1_000_000  # microseconds
@@ -110,6 +112,7 @@ class Capture:
             snapshot.seen,
             start=snapshot.swept_to,
             most=_SWEEP_ROWS,
+            most_bytes=_SWEEP_BYTES,
             with_values=feed.rules.keep_documents or feed.first_ready_at is None,
         )
         # What was not seen may be of an older table of this name, with another primary key.

@@ -48,6 +48,8 @@ _IDS_OF_PAGE: Final = f"{_IDS} AND key < ?"
 _ROWS_OF_IDS: Final = (
     "SELECT {columns} FROM documents WHERE id IN (SELECT value FROM json_each(?)) ORDER BY key"
 )
+# Reads no document: how long one is stands at the beginning of its row.
+_SIZES_OF_IDS: Final = _ROWS_OF_IDS.format(columns="id, key, ifnull(length(document), 0)")
 _decode_ids: Final = msgspec.json.Decoder(list[int]).decode
 
 _COLUMNS: Final = (
@@ -170,6 +172,7 @@ def unseen(
     *,
     start: str,
     most: int,
+    most_bytes: int,
     with_values: bool,
 ) -> Page:
     """Look at the next rows of a feed, in the order of their keys, for those that were not seen.
@@ -180,6 +183,7 @@ def unseen(
         seen: the rows that were.
         start: the first key to look at; the empty text is before all of them.
         most: how many rows to look at.
+        most_bytes: with values, stop before the document that goes over this; one always comes.
         with_values: also digests and the documents that are kept; else digests are empty.
 
     Raises:
@@ -192,6 +196,10 @@ def unseen(
     else:
         (ids,) = statements.run(connection, _IDS_OF_PAGE, (feed_id, start, *end)).fetchone()
     missing = seen.missing(_decode_ids(ids))
+    next_start = None if end is None else end[0]
+    if missing and with_values:
+        missing, cut_before = _fitting(connection, missing, most_bytes)
+        next_start = next_start if cut_before is None else cut_before
     rows: dict[str, Known] = {}
     if missing:
         columns = "key, id, document, digest" if with_values else "key, id, NULL, x''"
@@ -201,7 +209,22 @@ def unseen(
             sound_key(row.key, documents.name): Known(row.id, row.digest, row.document)
             for row in sound(read, _Row, documents.name)
         }
-    return Page(rows, None if end is None else end[0])
+    return Page(rows, next_start)
+
+
+def _fitting(
+    connection: Connection, row_ids: list[int], most_bytes: int
+) -> tuple[list[int], str | None]:
+    """Return the first of these rows whose documents fit, and the key of the next one."""
+    fitting: list[int] = []
+    size = 0
+    sizes = statements.run(connection, _SIZES_OF_IDS, (msgspec.json.encode(row_ids).decode(),))
+    for row_id, key, length in sizes:
+        size += length
+        if fitting and size > most_bytes:
+            return fitting, sound_key(key, documents.name)
+        fitting.append(row_id)
+    return fitting, None
 
 
 def count(connection: Connection, feed_id: int) -> int:

@@ -205,7 +205,9 @@ def test_pages_show_what_was_not_seen_in_the_order_of_keys(
     start: str | None = ""
     pages = 0
     while start is not None:
-        page = index.unseen(connection, 1, seen, start=start, most=10, with_values=with_values)
+        page = index.unseen(
+            connection, 1, seen, start=start, most=10, most_bytes=10**6, with_values=with_values
+        )
         found |= page.rows
         start = page.next_start
         pages += 1

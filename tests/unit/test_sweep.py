@@ -10,7 +10,7 @@ from replicator.domain.feed_document import Change
 from replicator.domain.feed_state import FeedState
 from replicator.outbox import capture
 from tests.support.feed_elements import add, change, initial, remove
-from tests.support.outbox import Outbox, outbox
+from tests.support.outbox import Outbox, outbox, table
 
 
 def doc(number: int, value: int = 0) -> dict[str, object]:
@@ -59,6 +59,27 @@ def test_a_table_of_exactly_one_page_ends_too(box: Outbox) -> None:
 
     assert box.feed().state is FeedState.READY
     assert len(ops(box, 10)) == 10
+
+
+def test_kept_documents_come_into_memory_a_bounded_number_of_bytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_SWEEP_BYTES", 3_500)
+    documents = [{"id": f"{n:03d}", "v": "x" * (9_000 if n == 7 else 1_000)} for n in range(25)]
+    with outbox(tmp_path, table(keep_documents=True)) as box:
+        box.step(box.opened(), box.batch(*map(initial, documents)), box.ready())
+        box.step()
+        box.step(box.closed())
+        box.step(box.opened(), box.batch(initial(documents[20])), box.ready())
+        pages = [len(box.sink.entries) - 25]
+        while box.feed().state is FeedState.INITIALIZING:
+            box.step()
+            pages.append(len(box.sink.entries) - 25 - sum(pages))
+
+        deleted = [body["old_val"] for op, _, body in box.sink.said()[25:] if op == "delete"]
+        assert deleted == documents[:20] + documents[21:]
+        # One that is larger than all that may come is a page of its own.
+        assert pages == [3, 3, 1, 1, 3, 3, 3, 3, 3, 1]
 
 
 def test_changes_between_pages_are_neither_lost_nor_taken_for_deletes(box: Outbox) -> None:
