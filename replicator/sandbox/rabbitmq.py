@@ -25,12 +25,14 @@ from typing import Self
 from urllib.parse import quote
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from replicator.errors import ReplicatorError, ServerMissing
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+LOGIN_SECONDS = 5.0
 CTL_SECONDS = 60.0
 
 _SCRIPTS = (
@@ -390,11 +392,12 @@ class PrivateRabbitMQ:
         if not _accepts(self.port):
             return False
         parameters = pika.URLParameters(self.url)
-        parameters.socket_timeout = parameters.stack_timeout = 5
+        parameters.socket_timeout = parameters.stack_timeout = LOGIN_SECONDS
         try:
             with pika.BlockingConnection(parameters) as connection:
                 connection.channel()
-        except (AMQPError, OSError):
+        except (AMQPError, AMQPConnectorException, OSError):
+            # A node that joins its cluster again may take connections and not answer them yet.
             return False
         return True
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from tests.support.wait import wait_until
@@ -161,7 +162,7 @@ class Recorder:
         while not self._end.is_set():
             try:
                 # The broker is down on purpose now and then: try again until the end.
-                with contextlib.suppress(AMQPError, OSError):
+                with contextlib.suppress(AMQPError, AMQPConnectorException, OSError):
                     self._consume()
             except Exception as err:  # noqa: BLE001 -- shown by `__exit__`, in the test's thread
                 self.error = err

@@ -114,6 +114,19 @@ def test_a_durable_message_outlives_a_kill(node: PrivateRabbitMQ) -> None:
     assert body == b"kept"
 
 
+def test_a_node_that_takes_connections_and_answers_none_is_waited_for(
+    node: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.kill()
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as patch:
+        patch.setattr(node, "port", silent.getsockname()[1])
+        patch.setattr(rabbitmq, "LOGIN_SECONDS", 0.2)
+        patch.setattr(rabbitmq, "START_SECONDS", 1)
+        with pytest.raises(RabbitMQFailed, match="did not start"):
+            node.start()
+    node.start()
+
+
 def test_a_node_stops_and_starts_on_its_port(node: PrivateRabbitMQ) -> None:
     node.stop()
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 _POLL_SECONDS = 0.05
@@ -139,7 +140,7 @@ class Consumer:
     def _run(self) -> None:
         while not self._end.is_set():
             # The broker may be down on purpose: try again until the test ends.
-            with contextlib.suppress(AMQPError, OSError):
+            with contextlib.suppress(AMQPError, AMQPConnectorException, OSError):
                 self._consume()
             self._end.wait(_POLL_SECONDS)
 

@@ -55,7 +55,7 @@ class Listener:
     def remove(self) -> None:
         """Delete the queue and the exchange: for a broker that is not the demo's own."""
         with (
-            contextlib.suppress(AMQPError, OSError),
+            contextlib.suppress(AMQPError, AMQPConnectorException, OSError),
             pika.BlockingConnection(self._parameters) as connection,
         ):
             channel = connection.channel()
