@@ -25,9 +25,12 @@ _BUSY_TIMEOUT_MS: Final = 5000
 # The system caches the file as well: a larger one was not faster, and it never shrinks again.
 _CACHE_KIB: Final = 4 * 1024
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
-# SQLite's own 1,000 pages are full after ten thousand changes. Most pages are written again
+# A commit writes each page that it touches, most of them for a row or two: half of SQLite's own
+# 4 KB takes a twentieth off a small commit (docs/performance.md).
+_PAGE_BYTES: Final = 2048
+# SQLite's own 1,000 pages are full after some thousand changes. Most pages are written again
 # soon, when their entries are settled: copied less often, they are copied once.
-_CHECKPOINT_PAGES: Final = 4000
+_CHECKPOINT_PAGES: Final = 8000
 _AUTO_VACUUM_INCREMENTAL: Final = 2
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 
@@ -153,6 +156,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Before the first table exists: lets free pages be given back later, in small steps. To set it
     # again would write, and a command that only reads would wait for the service's lock.
     if cursor.execute("PRAGMA auto_vacuum").fetchone() != (_AUTO_VACUUM_INCREMENTAL,):
+        cursor.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
@@ -167,9 +171,9 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_immediately(connection: Connection) -> None:
-    # A deferred transaction that first reads and then writes can fail at once with BUSY when
-    # another connection wrote in between; taking the write lock first waits instead.
-    statements.run(connection, "BEGIN IMMEDIATE")
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:  # it may be within a `statements.Transaction`
+        statements.run(connection, statements.BEGIN)
 
 
 @contextmanager

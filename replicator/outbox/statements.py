@@ -8,12 +8,66 @@ change waits for it (docs/performance.md).
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from sqlalchemy import Column, Connection
 from sqlalchemy.dialects import sqlite
 
-_ROWS: Final = 100  # of a statement; SQLite compiles it once, and takes at most 32,766 values
+BEGIN: Final = "BEGIN IMMEDIATE"
+"""A transaction that takes the write lock at once.
+
+A deferred one that first reads and then writes can fail at once with BUSY when another connection
+wrote in between; this one waits.
+"""
+
+# Rows of a statement: a hundred, then fewer and fewer for the rest. SQLite compiles each once and
+# takes at most 32,766 values; Python's module keeps 128 compiled statements.
+_ROWS: Final = (100, 32, 16, 8, 4, 2, 1)
+
+
+class Transaction:
+    """A transaction of a connection, without what `Connection.begin` does around one.
+
+    That takes longer than SQLite needs to begin it, and a change waits. Statements of SQLAlchemy's
+    that run within it join it: it begins a transaction of its own at the first of them, and the
+    engine finds this one under way (`engine._begin_immediately`).
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Bind to a connection that is in no transaction."""
+        self._connection = connection
+
+    def __enter__(self) -> Self:
+        """Take the write lock; raises what `run` does."""
+        run(self._connection, BEGIN)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back after an error; a commit that fails is rolled back and raised."""
+        if kind is not None:
+            self._roll_back()
+            return
+        try:
+            if self._connection.get_transaction() is not None:
+                self._connection.commit()
+            else:
+                self._connection.dialect.do_commit(_driver(self._connection))
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # Also when its commit has failed: it is not active any more, and takes no other statement.
+        if self._connection.get_transaction() is not None:
+            self._connection.rollback()
+        # Nothing is left to do where SQLite, or the line above, has rolled back.
+        self._connection.dialect.do_rollback(_driver(self._connection))
 
 
 def run(connection: Connection, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
@@ -22,8 +76,7 @@ def run(connection: Connection, statement: str, values: Sequence[object] = ()) -
     Raises:
         sqlite3.DatabaseError: see `engine.translated`.
     """
-    driver: Any = connection.connection.driver_connection
-    rows: sqlite3.Cursor = driver.execute(statement, values)
+    rows: sqlite3.Cursor = _driver(connection).execute(statement, values)
     return rows
 
 
@@ -31,17 +84,20 @@ def run_many(
     connection: Connection, statement: str, rows: Sequence[Sequence[object]]
 ) -> sqlite3.Cursor:
     """Run a statement once for each row of values; raises what `run` does."""
-    driver: Any = connection.connection.driver_connection
-    done: sqlite3.Cursor = driver.executemany(statement, rows)
+    done: sqlite3.Cursor = _driver(connection).executemany(statement, rows)
     return done
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 class Insertion:
     """An INSERT into some columns of one table, of any number of rows.
 
     sqlite3 gives the interpreter's lock away and takes it back for each row of an ``executemany``;
-    while the publisher's thread wants it too, that costs more than the insert itself. So a hundred
-    rows go with one statement.
+    while the publisher's thread wants it too, that costs more than the insert itself. So up to a
+    hundred rows go with one statement.
     """
 
     def __init__(self, *columns: Column[Any], overwritten: Sequence[str] = ()) -> None:
@@ -51,16 +107,16 @@ class Insertion:
             columns: what a row's values are for, in their order in the table.
             overwritten: the columns that take the new values when a row of this ``id`` is there.
         """
-        self._one = _compiled(columns, 1, overwritten)
-        self._many = _compiled(columns, _ROWS, overwritten)
+        self._statements = [(rows, _compiled(columns, rows, overwritten)) for rows in _ROWS]
 
     def run(self, connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert rows, each with a value for each column; raises what `run` does."""
-        full = len(rows) - len(rows) % _ROWS
-        for start in range(0, full, _ROWS):
-            run(connection, self._many, tuple(chain.from_iterable(rows[start : start + _ROWS])))
-        if full < len(rows):
-            run_many(connection, self._one, rows[full:])
+        start = 0
+        for count, statement in self._statements:
+            while len(rows) - start >= count:
+                values = tuple(chain.from_iterable(rows[start : start + count]))
+                run(connection, statement, values)
+                start += count
 
 
 def _compiled(columns: Sequence[Column[Any]], rows: int, overwritten: Sequence[str]) -> str:

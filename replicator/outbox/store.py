@@ -28,7 +28,7 @@ from replicator.errors import OutboxUnavailable
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.outbox import entries, feeds, index
+from replicator.outbox import entries, feeds, index, statements
 from replicator.outbox.capture import Capture, Feed
 from replicator.outbox.closed import ClosedTables
 from replicator.outbox.engine import data_version, give_back_space, translated
@@ -46,7 +46,7 @@ _SETTLE_DELAY_SECONDS: Final = 0.05
 # While the publisher is behind, a commit of its own brings a change no sooner to the broker.
 _LINGER_SECONDS: Final = 0.02
 _CHECK_EVERY_SECONDS: Final = 1.0
-_VACUUM_PAGES: Final = 256
+_VACUUM_PAGES: Final = 512
 # To ask for the room on the volume takes as long as a statement: a step as small as this leaves it
 # to the look of each second.
 _SMALL_STEP_BYTES: Final = 256 * 1024
@@ -298,7 +298,7 @@ class Store:
             return
         reach(FaultPoint.BEFORE_BEGIN)
         started = time.monotonic()
-        with translated(self._path), connection.begin():
+        with translated(self._path), statements.Transaction(connection):
             capture = Capture(
                 connection,
                 self._feeds,
