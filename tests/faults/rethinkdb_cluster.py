@@ -150,10 +150,13 @@ class RethinkDBCluster:
         wait_until(is_whole, _START_SECONDS, f"all replicas of {database}.mytable")
 
     def primaries(self, database: str, asked: int) -> list[int | None]:
-        """Return which server has the primary replica of each shard, as one server sees it."""
+        """Return which server has the primary replica of each shard, as one server sees it.
+
+        None are known while that server finds no majority of the table's replicas.
+        """
         with self.connect_to(asked) as driver:
             status = r.db(database).table("mytable").status().run(driver)
-        names = [shard["primary_replicas"] for shard in status["shards"]]
+        names = [shard["primary_replicas"] for shard in status["shards"] or ()]
         return [int(each[0][1:]) if len(each) == 1 else None for each in names]
 
     def part(self) -> None:

@@ -32,6 +32,9 @@ pytestmark = [
 ]
 
 _SOON_SECONDS = 90
+_ELECTED_SECONDS = (
+    240  # mostly a few; 10 and, once, more than 90 were seen while the machine was busy
+)
 # Of two shards: the first is only on the server with the feed, whoever else is cut off.
 _APART = (Shard(0, [0]), everywhere(0))
 
@@ -159,7 +162,11 @@ def test_a_busy_feed_of_which_one_shard_has_lost_its_majority_is_noticed(
     servers.part()
     parted_at = time.time()
     wait_until(lambda: not reading.replicator.is_ready(), _SOON_SECONDS, "its noticing")
-    wait_until(lambda: servers.primaries(copied, asked=1)[1] in (1, 2), _SOON_SECONDS, "a failover")
+    wait_until(
+        lambda: servers.primaries(copied, asked=1)[1:] in ([1], [2]),
+        _ELECTED_SECONDS,
+        "a failover",
+    )
     # Half of this is written where no feed can be open.
     enough = reading.writers.count + 300
     wait_until(lambda: reading.writers.count >= enough, _SOON_SECONDS, "writes on both sides")
@@ -176,7 +183,7 @@ def test_the_server_with_the_primary_and_the_feed_is_killed(
     servers.servers[0].kill()
     reading.wait_for_deliveries()
     assert servers.number_at(reading.source()) != 0
-    assert servers.primaries(copied, asked=1) != [0]
+    assert servers.primaries(copied, asked=1) in ([1], [2])
     heal(servers, reading)
     measured, facts = reading.judge()
     say(measured)
