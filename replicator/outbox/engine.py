@@ -30,7 +30,7 @@ _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _PAGE_BYTES: Final = 2048
 # SQLite's own 1,000 pages are full after some thousand changes. Most pages are written again
 # soon, when their entries are settled: copied less often, they are copied once.
-_CHECKPOINT_PAGES: Final = 8000
+_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _AUTO_VACUUM_INCREMENTAL: Final = 2
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 
@@ -160,7 +160,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    (page_bytes,) = cursor.execute("PRAGMA page_size").fetchone()
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
     cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     cursor.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -171,8 +172,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_immediately(connection: Connection) -> None:
-    driver: Any = connection.connection.driver_connection
-    if not driver.in_transaction:  # it may be within a `statements.Transaction`
+    if not statements.is_within_transaction(connection):
         statements.run(connection, statements.BEGIN)
 
 

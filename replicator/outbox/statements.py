@@ -21,6 +21,8 @@ A deferred one that first reads and then writes can fail at once with BUSY when 
 wrote in between; this one waits.
 """
 
+_IS_WITHIN: Final = "replicator: within a Transaction"  # a key of `Connection.info`
+
 # Rows of a statement: a hundred, then fewer and fewer for the rest. SQLite compiles each once and
 # takes at most 32,766 values; Python's module keeps 128 compiled statements.
 _ROWS: Final = (100, 32, 16, 8, 4, 2, 1)
@@ -41,6 +43,7 @@ class Transaction:
     def __enter__(self) -> Self:
         """Take the write lock; raises what `run` does."""
         run(self._connection, BEGIN)
+        self._connection.info[_IS_WITHIN] = True
         return self
 
     def __exit__(
@@ -50,9 +53,15 @@ class Transaction:
         traceback: TracebackType | None,
     ) -> None:
         """Commit, or roll back after an error; a commit that fails is rolled back and raised."""
-        if kind is not None:
-            self._roll_back()
-            return
+        try:
+            if kind is None:
+                self._commit()
+            else:
+                self._roll_back()
+        finally:
+            del self._connection.info[_IS_WITHIN]
+
+    def _commit(self) -> None:
         try:
             if self._connection.get_transaction() is not None:
                 self._connection.commit()
@@ -63,11 +72,22 @@ class Transaction:
             raise
 
     def _roll_back(self) -> None:
-        # Also when its commit has failed: it is not active any more, and takes no other statement.
-        if self._connection.get_transaction() is not None:
-            self._connection.rollback()
-        # Nothing is left to do where SQLite, or the line above, has rolled back.
-        self._connection.dialect.do_rollback(_driver(self._connection))
+        try:
+            # Also when its commit has failed: then it is not active, and takes no other statement.
+            if self._connection.get_transaction() is not None:
+                self._connection.rollback()
+        finally:
+            # Nothing is left to do where SQLite, or the line above, has rolled back.
+            self._connection.dialect.do_rollback(_driver(self._connection))
+
+
+def is_within_transaction(connection: Connection) -> bool:
+    """Whether a `Transaction` of this connection is under way.
+
+    Not the same as the driver's ``in_transaction``: a transaction that could not be rolled back
+    must be joined by nobody, or half of a step would be committed with the next.
+    """
+    return _IS_WITHIN in connection.info
 
 
 def run(connection: Connection, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:

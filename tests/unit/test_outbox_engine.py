@@ -68,7 +68,7 @@ def test_a_url_that_cannot_be_an_outbox_is_refused(url: str, complaint: str) -> 
         parse_url(url)
 
 
-def test_a_new_outbox_has_small_pages_and_an_older_one_keeps_its_own(tmp_path: Path) -> None:
+def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "older.db") as older:
         older.execute("PRAGMA page_size = 4096")
         older.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -77,9 +77,12 @@ def test_a_new_outbox_has_small_pages_and_an_older_one_keeps_its_own(tmp_path: P
     for name in ("older", "new"):
         with open_engine(f"sqlite:///{tmp_path}/{name}.db", create=True).begin() as connection:
             connection.exec_driver_sql("CREATE TABLE u (a)")
-            found[name] = connection.exec_driver_sql("PRAGMA page_size").scalar()
+            found[name] = tuple(
+                connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+                for pragma in ("page_size", "wal_autocheckpoint")
+            )
 
-    assert found == {"older": 4096, "new": 2048}
+    assert found == {"older": (4096, 4096), "new": (2048, 8192)}
 
 
 def test_every_connection_writes_through_a_log_that_survives_a_power_cut(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_statements_of_both_kinds_are_committed_together(connection: Connection)
             connection.execute(insert(_ROWS).values(n=2))
             run(connection, "INSERT INTO rows (n) VALUES (3)")
             assert count(connection) % 3 == 0
+        assert connection.get_transaction() is None
 
     assert count(connection) == 6
 
@@ -89,6 +90,31 @@ def test_a_commit_that_fails_is_taken_back_and_can_be_done_again(
     assert count(connection) == 1 + len(joining)
 
 
+def test_nothing_joins_what_could_not_be_taken_back(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_driver: object) -> None:
+        raise sqlite3.OperationalError
+
+    def half() -> None:
+        with Transaction(connection):
+            run(connection, "INSERT INTO rows (n) VALUES (1)")
+            raise KeyError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.dialect, "do_rollback", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            half()
+    for begin in (connection.begin, lambda: Transaction(connection)):
+        with (
+            pytest.raises(sqlite3.OperationalError, match="within a transaction"),
+            begin(),
+        ):
+            pass
+
+    assert count(connection) == 0
+
+
 def test_the_write_lock_is_taken_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: Connection
 ) -> None:
@@ -115,3 +141,9 @@ def test_any_number_of_rows_is_inserted_once_each(many: int) -> None:
         Insertion(_ROWS.c.id, _ROWS.c.n).run(connection, rows)
 
         assert run(connection, "SELECT id, n FROM rows ORDER BY id").fetchall() == rows
+
+        changed = [(number, -n) for number, n in rows[1:]]
+        Insertion(_ROWS.c.id, _ROWS.c.n, overwritten=("n",)).run(connection, changed)
+
+        found = run(connection, "SELECT id, n FROM rows ORDER BY id").fetchall()
+        assert found == [*rows[:1], *changed]
