@@ -39,11 +39,13 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         """Bind to a connection that is in no transaction."""
         self._connection = connection
+        self._info: dict[Any, Any] = {}
 
     def __enter__(self) -> Self:
         """Take the write lock; raises what `run` does."""
         run(self._connection, BEGIN)
-        self._connection.info[_IS_WITHIN] = True
+        self._info = self._connection.info
+        self._info[_IS_WITHIN] = True
         return self
 
     def __exit__(
@@ -59,7 +61,8 @@ class Transaction:
             else:
                 self._roll_back()
         finally:
-            del self._connection.info[_IS_WITHIN]
+            # SQLAlchemy throws a connection away that an interrupt met, and its info with it.
+            self._info.pop(_IS_WITHIN, None)
 
     def _commit(self) -> None:
         try:
@@ -77,8 +80,10 @@ class Transaction:
             if self._connection.get_transaction() is not None:
                 self._connection.rollback()
         finally:
-            # Nothing is left to do where SQLite, or the line above, has rolled back.
-            self._connection.dialect.do_rollback(_driver(self._connection))
+            # Nothing is left to do where SQLite, or the line above, has rolled back; and one that
+            # was thrown away is closed.
+            if not self._connection.invalidated:
+                self._connection.dialect.do_rollback(_driver(self._connection))
 
 
 def is_within_transaction(connection: Connection) -> bool:

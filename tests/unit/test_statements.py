@@ -90,6 +90,27 @@ def test_a_commit_that_fails_is_taken_back_and_can_be_done_again(
     assert count(connection) == 1 + len(joining)
 
 
+def test_an_interrupt_of_a_statement_is_raised_and_takes_everything_back(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        with Transaction(connection):
+            run(connection, "INSERT INTO rows (n) VALUES (1)")
+            connection.execute(insert(_ROWS).values(n=2))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.dialect, "do_execute", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert count(connection) == 0
+
+    write()
+    assert count(connection) == 2
+
+
 def test_nothing_joins_what_could_not_be_taken_back(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
