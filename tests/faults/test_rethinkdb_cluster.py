@@ -32,9 +32,8 @@ pytestmark = [
 ]
 
 _SOON_SECONDS = 90
-_ELECTED_SECONDS = (
-    240  # mostly a few; 10 and, once, more than 90 were seen while the machine was busy
-)
+# Mostly a few; once more than 90 were seen, while the machine was busy.
+_ELECTED_SECONDS = 240
 # Of two shards: the first is only on the server with the feed, whoever else is cut off.
 _APART = (Shard(0, [0]), everywhere(0))
 
@@ -183,7 +182,9 @@ def test_the_server_with_the_primary_and_the_feed_is_killed(
     servers.servers[0].kill()
     reading.wait_for_deliveries()
     assert servers.number_at(reading.source()) != 0
-    assert servers.primaries(copied, asked=1) in ([1], [2])
+    wait_until(
+        lambda: servers.primaries(copied, asked=1) in ([1], [2]), _ELECTED_SECONDS, "a failover"
+    )
     heal(servers, reading)
     measured, facts = reading.judge()
     say(measured)
