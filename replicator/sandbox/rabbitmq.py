@@ -242,6 +242,9 @@ class PrivateRabbitMQ:
     def pause(self) -> None:
         """Stop the process (SIGSTOP): its sockets stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
+        if self._beam is not None:
+            # Its threads stop one by one, and the last ones may still answer.
+            os.waitid(os.P_PID, self._beam.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused process go on."""
