@@ -137,8 +137,11 @@ class Delivery:
 
     def suspect(self, text: str) -> None:
         """Narrow down which message RabbitMQ does not take, or park it when it was alone."""
+        # Counted before: one that an operator has parked meanwhile is no longer told of, and may
+        # have been it.
+        was_alone = self.window.in_flight == 1
         suspects = self.window.lost()
-        if len(suspects) == 1:
+        if was_alone and suspects:
             reason = "too_large" if "larg" in text or "size" in text else "refused"
             (entry,) = self.window.remove([suspects[0].number])
             self._parked.append(Failure(entry.number, reason, text))

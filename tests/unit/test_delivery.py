@@ -356,14 +356,26 @@ def test_a_nack_of_an_entry_that_was_withdrawn_is_its_end(monkeypatch: pytest.Mo
     assert bench.sent() == [("t.update", 2)]
 
 
-def test_what_was_withdrawn_is_no_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("poison", [1, 2])
+def test_nobody_is_parked_for_what_an_operator_withdrew_in_flight(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], poison: int
+) -> None:
     bench = Bench(monkeypatch)
     bench.publish(entry(1), entry(2))
     bench.delivery.window.withdraw([1])
     bench.delivery.suspect("PRECONDITION_FAILED - message size 9 is larger")
+    assert bench.flush() == Outcomes()
+    assert bench.sent() == [("t.update", 2)]
+    if poison == 2:
+        bench.delivery.suspect("PRECONDITION_FAILED - message size 9 is larger")
+        assert numbers(bench.flush().parked) == [(2, "too_large")]
+    else:
+        bench.ack(1)
+        assert bench.flush().settled == [2]
 
-    assert numbers(bench.flush().parked) == [(2, "too_large")]
     assert bench.sent() == []
+    assert bench.delivery.window.cap is None
+    capfd.readouterr()
 
 
 def test_a_redriven_entry_that_amqp_cannot_carry_is_parked_again(
