@@ -118,7 +118,12 @@ class Capture:
         # What was not seen may be of an older table of this name, with another primary key.
         rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
         drafts, gone = deletes(page.rows.items(), rules=rules)
-        index.remove(self._connection, gone)
+        if feed.is_baseline and feed.first_ready_at is None:
+            # If one is made again before the comparison is complete, and nobody watches, it must
+            # not be taken for a document that was always there.
+            index.mark_deleted(self._connection, gone)
+        else:
+            index.remove(self._connection, gone)
         feed = self._add(feed, drafts, now)
         if page.next_start is not None:
             swept = replace(snapshot, swept_to=page.next_start)
@@ -166,6 +171,8 @@ class Capture:
 
     def _end(self, feed: Feed, now: int) -> None:
         """Close the feed of a table that is gone: one that is made again is a new one."""
+        if feed.first_ready_at is None:
+            index.forget_deleted(self._connection, feed.id)
         facts: dict[str, object] = {"table": str(feed.name)}
         if feed.gap is not None:
             *_, facts["deleted"] = feeds.close_gap(self._connection, feed.gap.id, now)

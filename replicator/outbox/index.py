@@ -63,6 +63,9 @@ _COLUMNS: Final = (
 _INSERT: Final = statements.Insertion(*_COLUMNS)
 _UPDATE: Final = statements.Insertion(*_COLUMNS, overwritten=("digest", "document"))
 _DELETE: Final = "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))"
+_MARK: Final = (
+    "UPDATE documents SET digest = ?, document = NULL WHERE id IN (SELECT value FROM json_each(?))"
+)
 
 
 class _Kept(NamedTuple):
@@ -149,6 +152,12 @@ def remove(connection: Connection, row_ids: Sequence[int]) -> None:
     """Delete rows by their ids; safe to repeat."""
     if row_ids:
         statements.run(connection, _DELETE, (msgspec.json.encode(row_ids).decode(),))
+
+
+def mark_deleted(connection: Connection, row_ids: Sequence[int]) -> None:
+    """Note that documents were deleted, until `forget_deleted`; safe to repeat."""
+    if row_ids:
+        statements.run(connection, _MARK, (DELETED, msgspec.json.encode(row_ids).decode()))
 
 
 def forget_documents(connection: Connection, feed_id: int) -> None:

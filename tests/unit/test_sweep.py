@@ -213,3 +213,23 @@ def test_random_histories_with_crashes_converge(box: Outbox, seed: int) -> None:
         assert history.copy == history.table
         history.break_off()
     history.box.close()
+
+
+def test_a_baseline_publishes_what_its_sweep_deleted_and_was_made_again_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep of a first comparison that is lost between two pages."""
+    monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
+    with outbox(tmp_path, table(is_baseline=True)) as box:
+        box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(35))))
+        box.step(box.closed())
+        box.step(box.opened(), box.batch(initial(doc(34))), box.ready())
+        deleted = ops(box, 0)
+        assert 0 < len(deleted) < 34
+        box.step(box.closed())
+        box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(35))), box.ready())
+        while box.feed().state is not FeedState.READY:
+            box.step()
+
+        assert ops(box, len(deleted)) == [("create", key) for _, key in deleted]
+        assert box.rows("SELECT count(*) FROM documents WHERE digest = zeroblob(16)") == [(0,)]
