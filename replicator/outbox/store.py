@@ -359,12 +359,12 @@ class Store:
         self._hand_over(connection)
         self._notice_commands(connection)
         if self._has_unsaved_states:
-            with translated(self._path), connection.begin():
+            with translated(self._path), statements.Transaction(connection):
                 for feed in self._feeds.values():
                     feeds.save(connection, feed.id, state=feed.state.value)
             self._has_unsaved_states = False
         if is_idle and self._has_free_pages and self._has_caught_up:
-            with translated(self._path), connection.begin():
+            with translated(self._path), statements.Transaction(connection):
                 self._has_free_pages = give_back_space(connection, _VACUUM_PAGES) > 0
         self.status = self._make_status()
 
@@ -468,14 +468,14 @@ class Store:
         if not self._may_refill() or self._sink is None:
             return
         if self._requests.has_redriven:
-            with translated(self._path), connection.begin():
+            with translated(self._path), statements.Transaction(connection):
                 redriven = self._requests.next_redriven(
                     connection, most=_PAGE_ENTRIES, most_bytes=_PAGE_BYTES
                 )
             self._sink.readmit(redriven.entries)
             self._requests.redriven_handed_over(redriven)
             return
-        with translated(self._path), connection.begin():
+        with translated(self._path), statements.Transaction(connection):
             # Order matters: orders are heard in the transaction that reads. What was redriven
             # before it is behind us, or in this page; heard later, it would be published twice.
             heard = self._requests.hear(connection)
@@ -503,14 +503,17 @@ class Store:
         none_pending = self._last_number + 1
         self._closed.look(self._oldest_floor if self._totals.pending else none_pending)
         heard = None
-        with translated(self._path), connection.begin():
+        with translated(self._path), statements.Transaction(connection):
             version = data_version(connection)
             if version != self._data_version:
                 heard = self._requests.hear(connection)
-                self._totals = entries.totals(connection)
-                self._oldest_floor = 0  # an entry may have been redriven
-                self._data_version = version
+                totals = entries.totals(connection)
         if heard is not None:
+            # Order matters: what was read counts as seen only now. If the transaction fails in its
+            # very end, it has to be read again.
+            self._data_version = version
+            self._totals = totals
+            self._oldest_floor = 0  # an entry may have been redriven
             self._requests.follow(heard, self._sink, self._handed_over)
         # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
         # that are paused with nothing left to settle would never go on.

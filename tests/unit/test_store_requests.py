@@ -1,7 +1,9 @@
 """How the store follows what commands did to its outbox while it runs."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -273,3 +275,26 @@ def test_orders_that_could_not_be_read_are_followed_later(
 
     assert len(calls) == 2
     assert box.sink.numbers == [1, 2, 3, 4, 2]
+
+
+def test_orders_are_heard_again_when_the_transaction_that_read_them_fails_in_its_end(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes.redrive(url(box), [2])
+    commit, failed = box.engine.dialect.do_commit, []
+
+    def fails_once(connection: Any) -> None:
+        if not failed:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            failed.append(error)
+            raise error
+        commit(connection)
+
+    monkeypatch.setattr(box.engine.dialect, "do_commit", fails_once)
+    box.step()
+    box.step()
+
+    assert failed
+    assert box.sink.numbers == [1, 2, 3, 4, 2]
+    capfd.readouterr()
