@@ -119,7 +119,12 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
             )
         _create_file(path)
     try:
-        engine = create_engine(parse_url(url), poolclass=NullPool, connect_args={"timeout": 5.0})
+        engine = create_engine(
+            parse_url(url),
+            poolclass=NullPool,
+            # The store's connection is used by whoever has its turn: never by two at once.
+            connect_args={"timeout": 5.0, "check_same_thread": False},
+        )
     except (ArgumentError, NoSuchModuleError) as err:
         raise OutboxUnusable(
             f"the outbox url cannot be used: {err}", hint="set outbox.url to sqlite:///PATH"

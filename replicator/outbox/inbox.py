@@ -3,12 +3,17 @@
 The readers' side is bounded in bytes: when the disk is slow, or the outbox is full, a reader
 waits here, its changefeed is not read, and memory does not grow (promise G5). The publisher's
 side never waits: what it hands over is bounded by its window.
+
+While the store has nothing to do, it lends its turn: whoever hands a small batch over does the step
+itself. Two threads that wake each other up for one change cost more time than the step does
+(docs/performance.md). Under load, when the store is busy, batches queue up for its own thread, and
+go with one commit.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from replicator.domain.flow import FeedBatch, Item
@@ -22,6 +27,7 @@ _MOST_SETTLED: Final = 2000
 # Beside changes they go with one commit in so many: deleting a row costs about as much as adding
 # it, and it is the change that somebody waits for.
 _STEPS_WITHOUT_SETTLING: Final = 7
+_SMALL_BATCH_BYTES: Final = 64 * 1024
 
 
 class Work(NamedTuple):
@@ -33,6 +39,10 @@ class Work(NamedTuple):
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.items or self.outcomes)
+
+
+def _size(item: Item) -> int:
+    return item.size if isinstance(item, FeedBatch) else 0
 
 
 class Inbox:
@@ -51,10 +61,27 @@ class Inbox:
         self._is_poked = False
         self._is_hurried = True
         self._is_worked_on = False
+        self._step: Callable[[Work], bool] | None = None
+        self._deadline = 0.0
+        self._is_waiting = False
+        self._is_lent = False
+
+    def lend_turns(self, step: Callable[[Work], bool]) -> None:
+        """Let threads that put an item do its step while the store waits for work.
+
+        ``step`` is never called by two threads at once, nor while the store works on what it has
+        gathered. It returns whether the work is done: if not, the store gathers it.
+        """
+        self._step = step
 
     def put(self, item: Item) -> bool:
-        """Hand an item over; waits while the queue is full. False when it is closed."""
-        size = item.size if isinstance(item, FeedBatch) else 0
+        """Hand an item over; waits while the queue is full. False when it is closed.
+
+        The step is done before it returns, if the store has lent its turn.
+        """
+        if self._is_stepped(item):
+            return True
+        size = _size(item)
         with self._changed:
             while not self._is_closed and self._bytes >= _MOST_BYTES:
                 self._changed.wait()
@@ -62,9 +89,58 @@ class Inbox:
                 return False
             self._items.append(item)
             self._bytes += size
-            if self._is_enough():
+            if self._is_enough() and not self._is_lent:
                 self._changed.notify_all()
             return True
+
+    def _is_stepped(self, item: Item) -> bool:
+        """Do the step of an item here, if it is small and the store lends its turn."""
+        step = self._step
+        if step is None or not isinstance(item, FeedBatch) or item.size > _SMALL_BATCH_BYTES:
+            return False
+        work = self._borrow(item)
+        if work is None:
+            return False
+        # After a defect, too: what it has committed must not be done again.
+        is_done = True
+        try:
+            is_done = step(work)
+        finally:
+            self._give_back(None if is_done else work)
+        return True
+
+    def _borrow(self, item: Item) -> Work | None:
+        """Take the store's turn for a step with this item, if it has nothing else to do."""
+        with self._changed:
+            # Order matters: what waits was read before this item, and goes first.
+            if not self._is_waiting or self._is_lent or self._is_held or self._is_closed:
+                return None
+            if self._items or not self._is_hurried or self._is_due():
+                return None
+            self._is_lent = self._is_worked_on = True
+            return Work([item], self._due_outcomes())
+
+    def _give_back(self, undone: Work | None) -> None:
+        """Give the store its turn back, with what was not done, in its old place."""
+        with self._changed:
+            self._is_lent = self._is_worked_on = False
+            if undone is not None:
+                self._items.extendleft(reversed(undone.items))
+                self._bytes += sum(map(_size, undone.items))
+                self._outcomes[:0] = undone.outcomes
+                self._settled += sum(len(each.settled) for each in undone.outcomes)
+            if self._is_closed or self._is_due():
+                self._changed.notify_all()
+
+    def expect(self, *, within: float, is_hurried: bool) -> None:
+        """Let the store look again within so many seconds; for who has its turn."""
+        with self._changed:
+            self._is_hurried = is_hurried
+            deadline = time.monotonic() + within
+            if deadline < self._deadline:
+                self._deadline = deadline
+                # It waits for a longer time than that, until somebody wakes it.
+                self._changed.notify_all()
 
     def report(self, outcomes: Outcomes) -> None:
         """Hand over what became of published entries; never waits."""
@@ -120,27 +196,35 @@ class Inbox:
                 company.
             is_hurried: whether items go at once; else they too wait for company.
         """
-        deadline = time.monotonic() + timeout
         with self._changed:
             # The store is back: what it took before is committed.
             self._is_worked_on = False
             self._is_hurried = is_hurried
+            self._deadline = time.monotonic() + timeout
+            self._is_waiting = True
             self._changed.notify_all()
-            while not self._is_poked and not self._is_enough():
-                if (remaining := deadline - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(remaining)
+            while self._is_lent or not self._is_due():
+                remaining = self._deadline - time.monotonic()
+                if remaining > 0:
+                    self._changed.wait(remaining)
+                elif self._is_lent:
+                    self._changed.wait()  # whoever gives the turn back late wakes us
+            self._is_waiting = False
             self._is_poked = False
             items: list[Item] = []
             size = 0
             while self._has_items() and size < _MOST_BYTES_A_STEP:
                 item = self._items.popleft()
                 items.append(item)
-                size += item.size if isinstance(item, FeedBatch) else 0
+                size += _size(item)
             self._bytes -= size
             self._is_worked_on = bool(items)
             self._changed.notify_all()
             return Work(items, self._due_outcomes() if items else self._all_outcomes())
+
+    def _is_due(self) -> bool:
+        """Whether the store should not wait any longer."""
+        return self._is_poked or self._is_enough() or time.monotonic() >= self._deadline
 
     def _is_enough(self) -> bool:
         """Whether there is so much to do that the store should not wait for more."""

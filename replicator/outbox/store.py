@@ -1,8 +1,11 @@
-"""The store thread: the only writer of the outbox.
+"""The store: the only writer of the outbox, with a thread of its own.
 
 It takes batches from the readers and outcomes from the publisher and commits them together, so
 that one fsync serves many changes. What is committed is handed to the publisher; when the
 publisher is behind, memory holds a bounded number and the rest is read back in order.
+
+A step is done by whoever has the store's turn: its own thread, or, while that waits for work, a
+reader that has some and to which it lends it (`Inbox.put`).
 
 Invariants:
     - an entry and the index row that describes it are committed together (G2);
@@ -24,7 +27,7 @@ from replicator.domain.feed_state import FeedState
 from replicator.domain.flow import EntrySink, TableSettings
 from replicator.domain.model import Entry, Outcomes, TableName
 from replicator.domain.retry import OUTBOX
-from replicator.errors import OutboxUnavailable
+from replicator.errors import OutboxUnavailable, ReplicatorError
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
@@ -201,6 +204,7 @@ class Store:
             OutboxUnusable: the database is gone or corrupt: the process must end.
         """
         with self._connected() as connection, translated(self._path):
+            self._inbox.lend_turns(lambda work: self._step_elsewhere(connection, work))
             while True:
                 is_stopping = self._stop.is_set()
                 work = self._inbox.gather(
@@ -212,9 +216,23 @@ class Store:
                 if is_stopping and self._inbox.is_drained:
                     break
 
+    def _step_elsewhere(self, connection: Connection, work: Work) -> bool:
+        """Do a step on the thread of a reader, to which this one has lent its turn.
+
+        Returns whether it is done.
+        """
+        try:
+            self.commit(connection, work, self._clock())
+        except ReplicatorError:
+            # It was rolled back. This thread does it again, and knows when to wait and to give up.
+            return False
+        self.status = self._make_status()
+        self._inbox.expect(within=self._patience(), is_hurried=self._has_caught_up)
+        return True
+
     def _patience(self) -> float:
         """Return for how many seconds nothing has to be done unless something comes."""
-        if self._is_sweeping() or self._may_refill():
+        if self._is_sweeping() or self._may_refill() or self._has_unsaved_states:
             return 0.0
         if not self._has_caught_up:
             # What comes now goes behind what waits already: a moment makes one commit of many.

@@ -16,6 +16,7 @@ from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
 from replicator.publisher.fence import take_fence
+from replicator.publisher.loop import EagerWrites
 
 _CLOSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 30.0
@@ -25,7 +26,7 @@ _FOR_WHAT_WAS_SENT: Final = frozenset({311, 406, 501, 502, 503})
 
 
 class LinkEvents(Protocol):
-    """What a link tells, always on its loop."""
+    """What a link tells, always under its lock."""
 
     def on_open(self, link: "Link", channel: int, frame_max: int) -> None:
         """Take note that the channel confirms from now on, counting from 1."""
@@ -64,6 +65,7 @@ class Link:
         parameters: pika.ConnectionParameters,
         events: LinkEvents,
         *,
+        lock: threading.Lock,
         fence: str,
         probes: Sequence[tuple[str, str]],
     ) -> None:
@@ -72,6 +74,7 @@ class Link:
         Args:
             parameters: which broker.
             events: who is told.
+            lock: held by the loop's thread while anything is done; whoever has it may `write`.
             fence: the name of the exclusive queue that comes first.
             probes: exchanges and routing keys to find out with whether this user may publish.
         """
@@ -80,15 +83,18 @@ class Link:
         self._fence = fence
         self._probes = probes
         self._error: ReplicatorError | None = None
-        self._lock = threading.Lock()
+        self._lock = lock
+        self._closing = threading.Lock()
         self._is_looping = True
         self._is_blocked = False
         self._is_ready = False
+        self._services = EagerWrites(lock)
         self._connection: Any = pika.SelectConnection(
             parameters,
             on_open_callback=self._on_connected,
             on_open_error_callback=self._on_not_connected,
             on_close_callback=self._on_disconnected,
+            custom_ioloop=self._services,
         )
 
     def run(self) -> None:
@@ -105,10 +111,11 @@ class Link:
                 raise
             self._error = self._error or translate(err, self.host)
         finally:
-            with self._lock:
+            with self._closing:
                 self._is_looping = False
-            self._events.on_ended()
-            self._connection.ioloop.close()
+            with self._lock:
+                self._events.on_ended()
+                self._connection.ioloop.close()
         if self._error is not None:
             raise self._error
 
@@ -116,7 +123,7 @@ class Link:
         """Run something on the loop; from any thread; nothing when the loop has ended."""
         # Critical section: a loop that was closed takes no callbacks, and the store's thread
         # must not fail for it.
-        with self._lock:
+        with self._closing:
             if self._is_looping:
                 self._connection.ioloop.add_callback_threadsafe(callback)
 
@@ -125,10 +132,14 @@ class Link:
         self._connection.ioloop.call_later(seconds, callback)
 
     def write(self, frames: bytes) -> None:
-        """Send frames that are already made; on the loop's thread only, while it is open."""
-        # pika has no public way to do this; it is what its own publish ends in, and it keeps the
-        # byte count that heartbeats look at.
-        self._connection._output_marshaled_frames([frames])  # noqa: SLF001
+        """Send frames that are already made; under the lock only, while it is open."""
+        self._services.is_eager = True
+        try:
+            # pika has no public way to do this; it is what its own publish ends in, and it keeps
+            # the byte count that heartbeats look at.
+            self._connection._output_marshaled_frames([frames])  # noqa: SLF001
+        finally:
+            self._services.is_eager = False
 
     def hang_up(self, error: ReplicatorError | None = None) -> None:
         """End the connection in order; the first error that is given is the one that counts."""

@@ -1,8 +1,10 @@
 """The publisher's thread: a window of unconfirmed messages over pika's asynchronous connection.
 
-It never waits for one message. Entries come from the store's thread through `offer`; everything
-else happens on the loop of the connection. What a turn of the loop did is reported and counted
-once, at its end.
+It never waits for one message. Entries come from the store through `offer`; everything else happens
+on the loop of the connection. What a turn of the loop did is reported and counted once, at its end.
+
+Whatever is done, the loop's lock is held: by the loop's thread, which waits for RabbitMQ, or by a
+thread that offers a few entries while the loop has nothing to do, and then takes the turn itself.
 """
 
 import threading
@@ -41,6 +43,8 @@ _NO_CONFIRM_SECONDS: Final = 300.0
 _REFUSED_SECONDS: Final = 15.0
 _MOST_REFUSED_SECONDS: Final = 240.0
 _MOST_TOLD: Final = 16
+# So many entries are published by the thread that offers them: more are work for the other one.
+_FEW: Final = 100
 
 
 class PublisherStatus(NamedTuple):
@@ -97,6 +101,7 @@ class Publisher:
             clock=clock,
         )
         self._incoming = Incoming()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._is_idle = threading.Condition()
         self._link: Link | None = None
@@ -123,8 +128,21 @@ class Publisher:
         return self._delivery.window.room_beside(self._incoming.count, self._incoming.size)
 
     def offer(self, entries: Sequence[Entry]) -> None:
-        """Take committed entries, in the order of their numbers; never waits."""
-        self._take_in(partial(self._delivery.accept, entries), entries)
+        """Take committed entries, in the order of their numbers; never waits.
+
+        A few of them are published before it returns, if nothing else is being done.
+        """
+        accept = partial(self._delivery.accept, entries)
+        if len(entries) <= _FEW and self._lock.acquire(blocking=False):
+            try:
+                # Only the loop's thread can set its alarm for what is refused.
+                if self._is_open and self._delivery.window.next_retry_at is None:
+                    self._incoming.put(accept, entries)
+                    self._turn()
+                    return
+            finally:
+                self._lock.release()
+        self._take_in(accept, entries)
 
     def readmit(self, entries: Sequence[Entry]) -> None:
         """Take redriven entries, whatever their numbers; never waits."""
@@ -226,6 +244,7 @@ class Publisher:
         link = Link(
             chosen,
             self,
+            lock=self._lock,
             fence=fence_name(self._broker.exchange, self._outbox_id),
             probes=[] if self._was_open else self._delivery.probes(),
         )
@@ -242,10 +261,11 @@ class Publisher:
             link.run()
         finally:
             self._link = None
-            self._is_blocked = self._is_turn_due = False
-            self._metrics.broker_blocked.set(0)
-            self._delivery.window.lost()
-            self._flush()
+            with self._lock:
+                self._is_blocked = self._is_turn_due = False
+                self._metrics.broker_blocked.set(0)
+                self._delivery.window.lost()
+                self._flush()
 
     # What the link tells.
 

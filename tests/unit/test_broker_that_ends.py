@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_declaring_can_be_tried_again(port: int) -> None:
 def test_publishing_can_be_tried_again(port: int) -> None:
     told = Ended()
     parameters = pika.ConnectionParameters("127.0.0.1", port)
-    link = Link(parameters, told, fence="fence", probes=[])  # type: ignore[arg-type]
+    lock = threading.Lock()
+    link = Link(parameters, told, lock=lock, fence="fence", probes=[])  # type: ignore[arg-type]
 
     with pytest.raises(BrokerUnavailable, match="getpeername"):
         link.run()

@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from replicator.domain.feed_document import Change
 from replicator.domain.flow import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
@@ -191,3 +193,184 @@ def test_waiting_for_the_drain_ends_as_soon_as_it_is_done() -> None:
     wait_until(lambda: bool(results))
 
     assert results == [True]
+
+
+class Waiting:
+    """A store's thread that waits for work, and keeps what it gathers."""
+
+    def __init__(self, inbox: Inbox, *, timeout: float = 20, is_hurried: bool = True) -> None:
+        self.gathered: list[Work] = []
+        self._inbox = inbox
+        self.thread = threading.Thread(
+            target=lambda: self.gathered.append(
+                inbox.gather(timeout=timeout, is_hurried=is_hurried)
+            ),
+            daemon=True,
+        )
+        self.thread.start()
+        wait_until(lambda: inbox._is_waiting)
+
+    def stop(self) -> list[int]:
+        """Let it gather what there is; returns the feeds of the items."""
+        self._inbox.poke()
+        self.thread.join(20)
+        (work,) = self.gathered
+        return [item.feed_id for item in work.items if isinstance(item, FeedBatch)]
+
+
+def stepping(inbox: Inbox, *, is_done: bool = True) -> list[Work]:
+    """Let an inbox lend turns; returns what is done with them."""
+    steps: list[Work] = []
+
+    def step(work: Work) -> bool:
+        steps.append(work)
+        return is_done
+
+    inbox.lend_turns(step)
+    return steps
+
+
+def test_who_puts_a_batch_does_its_step_while_the_store_waits() -> None:
+    inbox = Inbox()
+    steps = stepping(inbox)
+    store = Waiting(inbox)
+    assert inbox.put(batch(1))
+    assert [work.items for work in steps] == [[batch(1)]]
+    assert inbox.put(batch(2))
+
+    assert len(steps) == 2
+    assert store.stop() == []
+
+
+def test_no_turn_is_lent_for_what_is_large_or_no_batch_nor_past_what_waits() -> None:
+    inbox = Inbox()
+    steps = stepping(inbox)
+    inbox.put(batch(1))
+    inbox.hold(is_held=True)
+    store = Waiting(inbox)
+    inbox.put(batch(2))
+    assert steps == []
+    inbox.hold(is_held=False)
+    store.thread.join(20)
+    store = Waiting(inbox)
+    inbox.put(batch(3, MIB))
+    assert store.stop() == [3]
+    store = Waiting(inbox)
+    inbox.put(FeedOpened(1, "T", "id", 0))
+    store.thread.join(20)
+    store = Waiting(inbox, is_hurried=False)
+    inbox.put(batch(4))
+
+    assert store.stop() == [4]
+    assert steps == []
+
+
+def test_no_turn_is_lent_to_two_at_once_and_the_store_waits_for_it() -> None:
+    inbox = Inbox()
+    is_in_step, may_end = threading.Event(), threading.Event()
+
+    def step(_work: Work) -> bool:
+        is_in_step.set()
+        return may_end.wait(20)
+
+    inbox.lend_turns(step)
+    store = Waiting(inbox, timeout=0.05)
+    reader = threading.Thread(target=lambda: inbox.put(batch(1)), daemon=True)
+    reader.start()
+    assert is_in_step.wait(20)
+    assert inbox.put(batch(2))
+    time.sleep(0.1)  # longer than the store wanted to wait
+    assert store.gathered == []
+    assert not inbox.wait_until_drained(0)
+    may_end.set()
+    reader.join(20)
+    store.thread.join(20)
+
+    assert [work.items for work in store.gathered] == [[batch(2)]]
+
+
+def test_what_could_not_be_done_goes_to_the_store_in_its_old_place() -> None:
+    inbox = Inbox()
+    inbox.lend_turns(lambda _work: inbox.put(batch(2)) is None)
+    store = Waiting(inbox)
+    reports = [Outcomes([number]) for number in range(9)]
+    for report in reports[:8]:
+        inbox.report(report)
+    inbox._steps_without_settling = 7
+    inbox.put(batch(1))
+    store.thread.join(20)
+    (work,) = store.gathered
+
+    assert [item.feed_id for item in work.items if isinstance(item, FeedBatch)] == [1, 2]
+    inbox.report(reports[8])
+    assert [*work.outcomes, *inbox.take_outcomes()] == reports
+    assert inbox._settled == 0
+
+
+def test_what_failed_by_a_defect_is_not_done_again() -> None:
+    inbox = Inbox()
+
+    def step(_work: Work) -> bool:
+        raise ZeroDivisionError
+
+    inbox.lend_turns(step)
+    store = Waiting(inbox)
+    with pytest.raises(ZeroDivisionError):
+        inbox.put(batch(1))
+
+    assert store.stop() == []
+
+
+def test_the_store_looks_again_as_soon_as_who_has_its_turn_expects_it_to() -> None:
+    inbox = Inbox()
+
+    def step(_work: Work) -> bool:
+        inbox.expect(within=0.01, is_hurried=True)
+        return True
+
+    inbox.lend_turns(step)
+    store = Waiting(inbox, timeout=20)
+    began = time.monotonic()
+    inbox.put(batch(1))
+    store.thread.join(20)
+
+    assert store.gathered == [Work([], [])]
+    assert time.monotonic() - began < 10
+
+
+def test_many_who_put_at_once_lose_nothing_and_keep_their_order() -> None:
+    inbox = Inbox()
+    done: list[Work] = []
+    at_work: list[int] = []
+
+    def step(work: Work) -> bool:
+        at_work.append(1)
+        done.append(work)
+        time.sleep(0)
+        assert len(at_work) == 1, "two at once"
+        at_work.pop()
+        return True
+
+    inbox.lend_turns(step)
+
+    def run_store() -> None:
+        while not inbox.is_drained:
+            step(inbox.gather(timeout=0.001))
+
+    def read(feed_id: int) -> None:
+        for at in range(400):
+            inbox.put(FeedBatch(feed_id, [Change(type="add")], 10, at))
+
+    readers = [threading.Thread(target=read, args=(n,), daemon=True) for n in range(3)]
+    store = threading.Thread(target=run_store, daemon=True)
+    for thread in (store, *readers):
+        thread.start()
+    for reader in readers:
+        reader.join(60)
+    inbox.close()
+    store.join(60)
+    items = [item for work in done for item in work.items if isinstance(item, FeedBatch)]
+
+    for feed_id in range(3):
+        assert [item.at for item in items if item.feed_id == feed_id] == list(range(400))
+    assert at_work == []

@@ -46,6 +46,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.calls: list[float] = []
+        self.soon = 0
         self.error: ReplicatorError | None = None
         self.is_lost = False
 
@@ -54,7 +55,8 @@ class FakeLink:
             raise AttributeError("'NoneType' object has no attribute 'write'")
         self.written.append(frames)
 
-    def call_soon(self, _callback: Any) -> None: ...
+    def call_soon(self, _callback: Any) -> None:
+        self.soon += 1
 
     def call_later(self, seconds: float, _callback: Any) -> None:
         self.calls.append(seconds)
@@ -118,6 +120,58 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
 
     assert found._incoming.count == 0
     assert found.status().buffered == 20_000
+
+
+def test_a_few_entries_are_published_by_who_offers_them() -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1), entry(2)])
+
+    assert len(link.written) == 1
+    assert (found.status().in_flight, found._incoming.count) == (2, 0)
+
+
+def test_what_is_offered_while_the_loop_works_is_published_by_the_loop_in_order() -> None:
+    found = publisher()
+    link = begun(found)
+    with found._lock:
+        found.offer([entry(1)])
+    assert (link.written, link.soon, found._incoming.count) == ([], 1, 1)
+    found.offer([entry(2)])
+
+    flights = found._delivery.window._in_flight.values()
+    assert [flight.entry.number for flight in flights] == [1, 2]
+
+
+def test_many_entries_are_left_to_the_loop() -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(number) for number in range(1, 102)])
+
+    assert (link.written, link.soon) == ([], 1)
+
+
+def test_nothing_is_published_beside_the_loop_while_a_refused_message_waits_for_its_time() -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1)])
+    found.on_confirm(spec.Basic.Nack(1))
+    found.offer([entry(2)])
+    assert (len(link.written), link.soon) == (1, 1)
+    found._turn()
+
+    assert len(link.written) == 2
+    assert len(link.calls) >= 2, "a turn after the confirm, and one for the next attempt"
+
+
+def test_a_blocked_broker_is_sent_nothing_by_anybody() -> None:
+    found = publisher()
+    link = begun(found)
+    found.on_blocked("low on memory")
+    found.offer([entry(1)])
+
+    assert link.written == []
+    assert found.status().buffered == 1
 
 
 def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:

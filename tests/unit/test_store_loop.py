@@ -3,17 +3,19 @@
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
-from replicator.domain.model import Outcomes
+from replicator.domain.feed_state import FeedState
+from replicator.domain.model import Entry, Outcomes
 from replicator.domain.retry import Backoff
 from replicator.errors import OutboxUnavailable, OutboxUnusable
 from replicator.outbox import engine as engine_module
 from replicator.outbox import store
+from replicator.outbox.pausing import Limits
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
 from tests.support.wait import wait_until
@@ -55,6 +57,14 @@ def locked(box: Outbox) -> Iterator[None]:
         other.isolation_level = None
         other.execute("BEGIN IMMEDIATE")
         yield
+
+
+def caught_up(box: Outbox) -> None:
+    """Let the store come to where it waits for changes."""
+    box.inbox.put(box.opened())
+    box.inbox.put(box.ready())
+    wait_until(lambda: box.store.status.feeds[1].state is FeedState.READY)
+    wait_until(lambda: box.inbox._is_waiting)
 
 
 def count(box: Outbox) -> int:
@@ -154,3 +164,93 @@ def test_a_disk_without_room_to_open_the_outbox_on_is_waited_for(
 
     assert running.error is None
     assert next(refused, None) is None
+
+
+class Threads:
+    """Which threads have handed entries over."""
+
+    def __init__(self, box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        offer = box.sink.offer
+
+        def noting(entries: Sequence[Entry]) -> None:
+            self.names.append(threading.current_thread().name)
+            offer(entries)
+
+        monkeypatch.setattr(box.sink, "offer", noting)
+
+
+def test_a_change_is_committed_and_handed_over_by_the_thread_that_has_read_it(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = Threads(box, monkeypatch)
+    running = Running(box)
+    caught_up(box)
+    for number in range(5):
+        wait_until(lambda: box.inbox._is_waiting)
+        assert box.inbox.put(box.batch(add({"id": number})))
+        assert box.sink.numbers[-1] == number + 1
+    box.inbox.report(Outcomes(range(1, 6), 0))
+    wait_until(lambda: box.store.status.totals.pending == 0)
+    running.stop()
+
+    assert threads.names == [threading.current_thread().name] * 5
+    assert count(box) == 0
+    assert running.error is None
+
+
+def test_what_a_reader_cannot_commit_the_store_commits_later_and_once(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    threads = Threads(box, monkeypatch)
+    running = Running(box)
+    caught_up(box)
+    with locked(box):
+        wait_until(lambda: box.inbox._is_waiting)
+        assert box.inbox.put(box.batch(add({"id": 1})))
+        assert box.inbox.put(box.batch(add({"id": 2})))
+        wait_until(lambda: box.store.status.error is not None)
+        assert box.sink.entries == []
+    wait_until(lambda: box.sink.numbers == [1, 2])
+    running.stop()
+
+    assert set(threads.names) == {running.thread.name}
+    assert count(box) == 2
+    assert running.error is None
+    capfd.readouterr()
+
+
+def test_the_store_ends_when_a_reader_finds_the_outbox_unusable(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(box)
+    caught_up(box)
+
+    def refuse(*_: object) -> None:
+        raise OutboxUnusable("a row that was never written here")
+
+    monkeypatch.setattr(store.entries, "append", refuse)
+    wait_until(lambda: box.inbox._is_waiting)
+    assert box.inbox.put(box.batch(add({"id": 1})))
+    running.thread.join(20)
+
+    assert isinstance(running.error, OutboxUnusable)
+    assert box.sink.entries == []
+
+
+def test_readers_are_paused_by_the_step_that_one_of_them_did(tmp_path: Path) -> None:
+    with outbox(tmp_path, limits=Limits(2, 1 << 40)) as box:
+        running = Running(box)
+        caught_up(box)
+        for number in range(2):
+            wait_until(lambda: box.inbox._is_waiting)
+            assert box.inbox.put(box.batch(add({"id": number})))
+        assert box.store.status.is_full
+        assert box.inbox.put(box.batch(add({"id": 3})))
+        wait_until(lambda: box.rows("SELECT state FROM feeds") == [("paused",)])
+        assert count(box) == 2
+        box.inbox.report(Outcomes([1, 2], 0))
+        wait_until(lambda: box.sink.numbers == [1, 2, 3])
+        running.stop()
+
+        assert running.error is None

@@ -4,6 +4,7 @@ A checker that finds nothing proves something only when it finds these. Each nam
 that it breaks.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +16,11 @@ from replicator.domain.seen_rows import SeenRows
 from replicator.domain.window import Window
 from replicator.outbox import capture, entries, index, requests, store
 from replicator.outbox.capture import Capture
-from replicator.outbox.inbox import Inbox
+from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.store import Store
 from replicator.publisher.delivery import Delivery
+from replicator.publisher.incoming import Incoming
+from replicator.publisher.publisher import Publisher
 from replicator.publisher.reports import Reports
 from replicator.source.reader import FeedReader
 from tests.faults.pipeline.simulated_link import SimulatedLink
@@ -227,6 +230,39 @@ def publishes_again_what_is_not_committed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reports, "without", lambda _self, entries: list(entries))
 
 
+def overtakes_what_waits(patch: pytest.MonkeyPatch) -> None:
+    borrow = Inbox._borrow
+
+    def borrow_anyway(self: Inbox, item: Any) -> Work | None:
+        waiting, self._items = self._items, deque()
+        try:
+            return borrow(self, item)
+        finally:
+            self._items = waiting
+
+    patch.setattr(Inbox, "_borrow", borrow_anyway)
+
+
+def forgets_what_a_reader_could_not_commit(patch: pytest.MonkeyPatch) -> None:
+    step = Store._step_elsewhere
+    patch.setattr(Store, "_step_elsewhere", lambda self, *work: step(self, *work) or True)
+
+
+def publishes_before_what_waits(patch: pytest.MonkeyPatch) -> None:
+    offer = Publisher.offer
+
+    def offer_at_once(self: Publisher, offered: Sequence[Entry]) -> None:
+        if not self._is_open or self._lock.locked():
+            return offer(self, offered)
+        before, self._incoming = self._incoming, Incoming()
+        try:
+            return offer(self, offered)
+        finally:
+            self._incoming = before
+
+    patch.setattr(Publisher, "offer", offer_at_once)
+
+
 def withdraws_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(requests, "_take_away", lambda *_: None)
 
@@ -255,7 +291,7 @@ MUTANTS = [
     Mutant(pipelines_a_document, "G3", ("churn", "refuse", "publish")),
     Mutant(takes_only_one_of_many_confirms, "G1: a confirm was not understood"),
     Mutant(takes_a_nack_for_an_ack, "G1"),
-    Mutant(drops_what_no_queue_takes, "G1"),
+    Mutant(drops_what_no_queue_takes, "G1", ("unbind", "publish")),
     Mutant(parks_the_first_suspect, "G1: parked for nothing"),
     Mutant(publishes_without_a_fence, "G3", ("churn", "lose_link", "publish")),
     Mutant(dates_gaps_too_late, "G4: missed, and in no gap"),
@@ -264,9 +300,12 @@ MUTANTS = [
         "G3: published after it was settled|G3: the last is not the newest",
         ("churn", "change_their_mind", "interpose", "publish"),
     ),
+    Mutant(overtakes_what_waits, "G2|G3|died of"),
+    Mutant(forgets_what_a_reader_could_not_commit, "G2|G5", ("rest", "follow", "fail_commits")),
+    Mutant(publishes_before_what_waits, "G2|G3", ("rest", "churn", "keep_loop_busy")),
     Mutant(
         withdraws_what_was_taken_back,
-        "G3: first deliveries out of order|G2: it does not converge",
+        "G3|G2: it does not converge",
         ("churn", "change_their_mind", "publish"),
     ),
 ]

@@ -178,6 +178,7 @@ class Sink:
         self._behind = behind
         self._interlude = interlude
         self.kills = False
+        self.is_loop_busy = False
 
     @property
     def room(self) -> int:
@@ -187,7 +188,8 @@ class Sink:
 
     def offer(self, entries: Sequence[Entry]) -> None:
         self._interlude()
-        self._behind.offer(entries)
+        with self._behind._lock if self.is_loop_busy else contextlib.nullcontext():
+            self._behind.offer(entries)
 
     def readmit(self, entries: Sequence[Entry]) -> None:
         self._interlude()

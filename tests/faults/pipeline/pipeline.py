@@ -5,6 +5,7 @@ time, so that every list is a scenario and a failing one shrinks to a short one.
 everything is healed, and the promises must hold.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,9 @@ class Pipeline:
         settings = self.settings
         self.link = None
         self.inbox = Inbox()
+        self.inbox.lend_turns(
+            lambda work: self.store._step_elsewhere(self.database.connection, work)
+        )
         self.store = WatchedStore(
             self.database.engine,
             self.inbox,
@@ -226,6 +230,12 @@ class Pipeline:
         self.store.step(self.database.connection, work, self.clock.wall)
         self._check_totals()
 
+    def rest(self, _number: int) -> None:
+        """Let the store wait for work, and lend its turn, until it does its next step."""
+        if self.store._patience():
+            self.inbox._is_hurried = self.store._has_caught_up
+            self.inbox._is_waiting, self.inbox._deadline = True, math.inf
+
     def _check_totals(self) -> None:
         totals = self.store.status.totals
         is_counted = (totals.pending, totals.parked) == (
@@ -264,6 +274,10 @@ class Pipeline:
         self.world.is_disk_low = bool(number & 1)
 
     # The publisher and the broker.
+
+    def keep_loop_busy(self, number: int) -> None:
+        """Let the loop have something to do whenever entries are offered, or nothing."""
+        self.sink.is_loop_busy = bool(number & 1)
 
     def connect(self, _number: int) -> None:
         if self.link is not None:

@@ -1,0 +1,149 @@
+"""pika's loop, shared by threads: one at a time, and what is written goes at once."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from replicator.publisher.loop import EagerWrites, SharedLoop
+from tests.support.wait import wait_until
+
+
+class Turning:
+    """A loop that turns on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.services = EagerWrites(self.lock)
+        self.loop: SharedLoop = self.services.get_native_ioloop()  # type: ignore[assignment]
+        self.thread = threading.Thread(target=self.services.run, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.services.add_callback_threadsafe(self.services.stop)
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        self.services.close()
+
+
+@pytest.fixture
+def turning() -> Iterator[Turning]:
+    made = Turning()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_nothing_runs_while_somebody_else_has_the_lock(
+    turning: Turning, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    ran: list[str] = []
+
+    def set_up() -> None:
+        turning.services.call_later(0.01, lambda: ran.append("later"))
+        turning.services.set_reader(ours.fileno(), lambda: ran.append(str(ours.recv(9))))
+
+    turning.services.add_callback_threadsafe(set_up)
+    wait_until(lambda: ours.fileno() in turning.loop._handlers)
+    with turning.lock:
+        theirs.sendall(b"x")
+        turning.services.add_callback_threadsafe(lambda: ran.append("soon"))
+        time.sleep(0.1)
+        held = list(ran)
+    wait_until(lambda: {"later", "soon", "b'x'"} <= set(ran))
+
+    assert "soon" not in held
+    assert len(held) <= 1  # what had begun before the lock was taken
+
+
+def test_a_connection_that_is_gone_when_the_lock_is_had_is_left_alone(
+    turning: Turning, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    read: list[bytes] = []
+    turning.services.add_callback_threadsafe(
+        lambda: turning.services.set_reader(ours.fileno(), lambda: read.append(ours.recv(9)))
+    )
+    wait_until(lambda: ours.fileno() in turning.loop._handlers)
+    with turning.lock:
+        theirs.sendall(b"x")
+        time.sleep(0.1)  # the loop's thread waits for the lock by now
+        turning.services.remove_reader(ours.fileno())
+    is_turning = threading.Event()
+    turning.services.add_callback_threadsafe(is_turning.set)
+
+    assert is_turning.wait(20)
+    assert read == []
+
+
+def sender(services: EagerWrites, sock: socket.socket, data: bytes) -> Callable[[], None]:
+    """Return what pika writes with: as much as the socket takes, and no more calls at the end."""
+    left = [data]
+
+    def send() -> None:
+        try:
+            left[0] = left[0][sock.send(left[0]) :]
+        except BlockingIOError:
+            return
+        if not left[0]:
+            services.remove_writer(sock.fileno())
+
+    return send
+
+
+def test_what_is_written_eagerly_is_sent_before_the_call_returns(
+    turning: Turning, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    with turning.lock:
+        turning.services.set_reader(ours.fileno(), lambda: None)
+        turning.services.is_eager = True
+        turning.services.set_writer(ours.fileno(), sender(turning.services, ours, b"at once"))
+        assert theirs.recv(99) == b"at once"
+        assert turning.services._watchers[ours.fileno()].writer is None
+        turning.services.remove_reader(ours.fileno())
+
+
+def test_what_the_socket_does_not_take_at_once_is_sent_by_the_loop(
+    turning: Turning, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    data = bytes(8 << 20)
+    with turning.lock:
+        turning.services.is_eager = True
+        turning.services.set_writer(ours.fileno(), sender(turning.services, ours, data))
+        turning.services.is_eager = False
+    received = 0
+    theirs.settimeout(20)
+    while received < len(data):
+        received += len(theirs.recv(1 << 20))
+
+    wait_until(lambda: ours.fileno() not in turning.loop._handlers)
+    assert received == len(data)
+
+
+def test_nothing_is_written_before_its_time_while_a_connection_is_opened(
+    turning: Turning, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """A socket that is being connected can be written only when the loop says so."""
+    ours, _ = pair
+    called: list[bool] = []
+
+    def connected() -> None:
+        called.append(turning.lock.locked())
+        turning.services.remove_writer(ours.fileno())
+
+    with turning.lock:
+        turning.services.set_writer(ours.fileno(), connected)
+        assert called == []
+    wait_until(lambda: called == [True])
