@@ -51,7 +51,7 @@ class FaultPoint(StrEnum):
 
     # Publisher: a turn.
     BEFORE_WRITE = "before-write"
-    AFTER_WRITE = "after-write"  # pika has the frames; the socket, when the loop next turns
+    AFTER_WRITE = "after-write"  # the socket has the frames, as far as it takes them
     CONFIRMED = "confirmed"  # confirms were taken in, and not reported
 
     # Shutdown: the end of each stage.
