@@ -28,6 +28,8 @@ _MOST_SETTLED: Final = 2000
 # it, and it is the change that somebody waits for.
 _STEPS_WITHOUT_SETTLING: Final = 7
 _SMALL_BATCH_BYTES: Final = 64 * 1024
+# However many steps others do for it, the store itself looks around as often as this.
+_MOST_SECONDS_LENT: Final = 0.5
 
 
 class Work(NamedTuple):
@@ -63,6 +65,7 @@ class Inbox:
         self._is_worked_on = False
         self._step: Callable[[Work], bool] | None = None
         self._deadline = 0.0
+        self._gathering_since = 0.0
         self._is_waiting = False
         self._is_lent = False
 
@@ -133,12 +136,18 @@ class Inbox:
                 self._changed.notify_all()
 
     def expect(self, *, within: float, is_hurried: bool) -> None:
-        """Let the store look again within so many seconds; for who has its turn."""
+        """Let the store look again in so many seconds, sooner or later than it wanted to.
+
+        For who has its turn.
+        """
         with self._changed:
             self._is_hurried = is_hurried
-            deadline = time.monotonic() + within
-            if deadline < self._deadline:
-                self._deadline = deadline
+            now = time.monotonic()
+            if now >= self._deadline:
+                return  # it waits for its turn
+            before = self._deadline
+            self._deadline = min(now + within, self._gathering_since + _MOST_SECONDS_LENT)
+            if self._deadline < before:
                 # It waits for a longer time than that, until somebody wakes it.
                 self._changed.notify_all()
 
@@ -200,7 +209,8 @@ class Inbox:
             # The store is back: what it took before is committed.
             self._is_worked_on = False
             self._is_hurried = is_hurried
-            self._deadline = time.monotonic() + timeout
+            self._gathering_since = time.monotonic()
+            self._deadline = self._gathering_since + timeout
             self._is_waiting = True
             self._changed.notify_all()
             while self._is_lent or not self._is_due():

@@ -19,7 +19,6 @@ class SharedLoop(IOLoop):
     def __init__(self, lock: threading.Lock) -> None:
         """Share this lock, which is none that its holder may take twice."""
         self._lock = lock
-        self._handlers: dict[int, object] = {}
         super().__init__()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Any:
@@ -34,25 +33,12 @@ class SharedLoop(IOLoop):
 
     def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
         """Call a handler when something can be done with a file descriptor."""
-        registration = self._handlers[fd] = object()
+        super().add_handler(fd, self._alone(handler), events)
 
-        def handle(fd: int, events: int) -> None:
+    def _alone(self, callback: Callable[..., object]) -> Callable[..., None]:
+        def run(*arguments: int) -> None:
             with self._lock:
-                # Race: whoever had the lock may have lost the connection while we waited for it.
-                if self._handlers.get(fd) is registration:
-                    handler(fd, events)
-
-        super().add_handler(fd, handle, events)
-
-    def remove_handler(self, fd: int) -> None:
-        """Forget a file descriptor."""
-        del self._handlers[fd]
-        super().remove_handler(fd)
-
-    def _alone(self, callback: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            with self._lock:
-                callback()
+                callback(*arguments)
 
         return run
 
@@ -61,6 +47,8 @@ class EagerWrites(SelectorIOServicesAdapter):
     """What pika does input and output with; can send at once what is written.
 
     pika itself waits until the loop says that the socket takes bytes, which it nearly always does.
+    While it is eager, on whatever thread, nothing is ever taken out of the loop: its thread may
+    just have heard of a file descriptor and be about to look up what to do with it.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
@@ -82,5 +70,13 @@ class EagerWrites(SelectorIOServicesAdapter):
 
     def remove_writer(self, fd: int) -> bool:
         """Forget the callback; whether there was one."""
-        self._is_all_sent = True
+        if self.is_eager:
+            self._is_all_sent = True  # or there is no connection any more
+            return True
         return bool(super().remove_writer(fd))
+
+    def remove_reader(self, fd: int) -> bool:
+        """Forget the callback; whether there was one."""
+        # Race: a connection that is found lost while it is written to. It ends with its loop, and
+        # ignores until then what is still read.
+        return self.is_eager or bool(super().remove_reader(fd))

@@ -133,16 +133,8 @@ class Publisher:
         A few of them are published before it returns, if nothing else is being done.
         """
         accept = partial(self._delivery.accept, entries)
-        if len(entries) <= _FEW and self._lock.acquire(blocking=False):
-            try:
-                # Only the loop's thread can set its alarm for what is refused.
-                if self._is_open and self._delivery.window.next_retry_at is None:
-                    self._incoming.put(accept, entries)
-                    self._turn()
-                    return
-            finally:
-                self._lock.release()
-        self._take_in(accept, entries)
+        if len(entries) > _FEW or not self._is_published_here(accept, entries):
+            self._take_in(accept, entries)
 
     def readmit(self, entries: Sequence[Entry]) -> None:
         """Take redriven entries, whatever their numbers; never waits."""
@@ -155,6 +147,27 @@ class Publisher:
     def withdraw(self, numbers: Collection[int]) -> None:
         """Send entries no more that an operator parked or discarded; never waits."""
         self._take_in(partial(self._delivery.window.withdraw, numbers), ())
+
+    def _is_published_here(self, accept: Callable[[], object], entries: Sequence[Entry]) -> bool:
+        """Take entries in and publish them, if the loop has nothing else to do."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            # Only the loop's thread can set its alarm for what is refused.
+            if not self._is_open or self._delivery.window.next_retry_at is not None:
+                return False
+            self._incoming.put(accept, entries)
+            self._move()
+        except BaseException:
+            # A defect. Delivery tags may be counted that RabbitMQ will never give: nothing more
+            # may be sent over this connection, or its confirms would be taken for others'.
+            self.on_ended()
+            if (link := self._link) is not None:
+                link.call_soon(link.hang_up)
+            raise
+        finally:
+            self._lock.release()
+        return True
 
     def _take_in(self, order: Callable[[], object], entries: Sequence[Entry]) -> None:
         self._incoming.put(order, entries)
@@ -375,9 +388,16 @@ class Publisher:
         return None
 
     def _turn(self) -> None:
-        """Take in what was offered, report what is settled, publish what may go."""
+        """Do what there is to do; on the loop's thread."""
         self._is_turn_due = False
         self._turned_at = time.monotonic()
+        self._move()
+        link = self._link
+        if self._is_open and not self._is_blocked and link is not None:
+            self._call_for_retries(link)
+
+    def _move(self) -> None:
+        """Take in what was offered, report what is settled, publish what may go."""
         self._incoming.do()
         self._flush()
         link, frames = self._link, self._frames
@@ -387,7 +407,6 @@ class Publisher:
             reach(FaultPoint.BEFORE_WRITE)
             link.write(write)
             reach(FaultPoint.AFTER_WRITE)
-        self._call_for_retries(link)
 
     def _call_for_retries(self, link: Link) -> None:
         """Let a turn come when the next refused entry is due."""

@@ -338,6 +338,41 @@ def test_the_store_looks_again_as_soon_as_who_has_its_turn_expects_it_to() -> No
     assert time.monotonic() - began < 10
 
 
+def test_the_store_is_left_alone_while_steps_are_done_for_it_but_not_for_ever() -> None:
+    inbox = Inbox()
+
+    def step(_work: Work) -> bool:
+        inbox.expect(within=0.05, is_hurried=True)
+        return True
+
+    inbox.lend_turns(step)
+    began = time.monotonic()
+    store = Waiting(inbox, timeout=0.05)
+    while store.gathered == [] and time.monotonic() - began < 20:
+        inbox.put(batch())
+        time.sleep(0.001)
+    took = time.monotonic() - began
+    store.stop()
+
+    assert 0.45 < took < 10
+
+
+def test_a_step_that_takes_longer_than_the_store_wanted_to_wait_does_not_put_it_off() -> None:
+    inbox = Inbox()
+
+    def step(_work: Work) -> bool:
+        time.sleep(0.2)
+        inbox.expect(within=20, is_hurried=True)
+        return True
+
+    inbox.lend_turns(step)
+    store = Waiting(inbox, timeout=0.05)
+    inbox.put(batch())
+    store.thread.join(10)
+
+    assert store.gathered == [Work([], [])]
+
+
 def test_many_who_put_at_once_lose_nothing_and_keep_their_order() -> None:
     inbox = Inbox()
     done: list[Work] = []

@@ -54,7 +54,7 @@ def test_nothing_runs_while_somebody_else_has_the_lock(
         turning.services.set_reader(ours.fileno(), lambda: ran.append(str(ours.recv(9))))
 
     turning.services.add_callback_threadsafe(set_up)
-    wait_until(lambda: ours.fileno() in turning.loop._handlers)
+    wait_until(lambda: ours.fileno() in turning.loop._poller._fd_handlers)
     with turning.lock:
         theirs.sendall(b"x")
         turning.services.add_callback_threadsafe(lambda: ran.append("soon"))
@@ -66,24 +66,46 @@ def test_nothing_runs_while_somebody_else_has_the_lock(
     assert len(held) <= 1  # what had begun before the lock was taken
 
 
-def test_a_connection_that_is_gone_when_the_lock_is_had_is_left_alone(
-    turning: Turning, pair: tuple[socket.socket, socket.socket]
+def test_a_connection_that_is_found_lost_beside_the_loop_is_ended_by_the_loop(
+    turning: Turning, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The loop has heard of the end, and somebody else finds it before the loop has looked."""
     ours, theirs = pair
-    read: list[bytes] = []
-    turning.services.add_callback_threadsafe(
-        lambda: turning.services.set_reader(ours.fileno(), lambda: read.append(ours.recv(9)))
-    )
-    wait_until(lambda: ours.fileno() in turning.loop._handlers)
-    with turning.lock:
-        theirs.sendall(b"x")
-        time.sleep(0.1)  # the loop's thread waits for the lock by now
-        turning.services.remove_reader(ours.fileno())
-    is_turning = threading.Event()
-    turning.services.add_callback_threadsafe(is_turning.set)
+    fd = ours.fileno()
+    has_heard, may_look = threading.Event(), threading.Event()
+    dispatch = turning.loop._poller._dispatch_fd_events
 
-    assert is_turning.wait(20)
-    assert read == []
+    def look_later(events: dict[int, int]) -> None:
+        if fd in events:
+            has_heard.set()
+            assert may_look.wait(20)
+        dispatch(events)
+
+    monkeypatch.setattr(turning.loop._poller, "_dispatch_fd_events", look_later)
+    heard: list[bytes] = []
+    turning.services.add_callback_threadsafe(
+        lambda: turning.services.set_reader(fd, lambda: heard.append(ours.recv(9)))
+    )
+    wait_until(lambda: fd in turning.loop._poller._fd_handlers)
+    theirs.close()
+    assert has_heard.wait(20)
+
+    def fail() -> None:
+        # What pika does when a write fails.
+        turning.services.remove_reader(fd)
+        turning.services.remove_writer(fd)
+
+    with turning.lock:
+        turning.services.is_eager = True
+        turning.services.set_writer(fd, fail)
+        turning.services.is_eager = False
+    may_look.set()
+    wait_until(lambda: heard != [])
+    turning.services.add_callback_threadsafe(lambda: turning.services.remove_reader(fd))
+    wait_until(lambda: fd not in turning.loop._poller._fd_handlers)
+
+    assert set(heard) == {b""}
+    assert turning.thread.is_alive()
 
 
 def sender(services: EagerWrites, sock: socket.socket, data: bytes) -> Callable[[], None]:
@@ -128,7 +150,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_by_the_loop(
     while received < len(data):
         received += len(theirs.recv(1 << 20))
 
-    wait_until(lambda: ours.fileno() not in turning.loop._handlers)
+    wait_until(lambda: ours.fileno() not in turning.loop._poller._fd_handlers)
     assert received == len(data)
 
 

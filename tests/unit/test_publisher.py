@@ -164,6 +164,33 @@ def test_nothing_is_published_beside_the_loop_while_a_refused_message_waits_for_
     assert len(link.calls) >= 2, "a turn after the confirm, and one for the next attempt"
 
 
+def test_nothing_more_goes_over_a_connection_whose_turn_met_a_defect() -> None:
+    """Its tags are counted: the next confirm would be taken for one of a message never sent."""
+    found = publisher()
+    link = begun(found)
+    link.is_lost = True
+    with pytest.raises(AttributeError):
+        found.offer([entry(1)])
+    link.is_lost = False
+    found.offer([entry(2)])
+    found._turn()
+
+    assert link.written == []
+    assert not found.status().is_connected
+    assert link.soon >= 1, "it is hung up"
+    assert not found._lock.locked()
+
+
+def test_who_publishes_beside_the_loop_does_not_vouch_for_it() -> None:
+    found = publisher()
+    begun(found)
+    turned_at = found.status().turned_at
+    found.offer([entry(1)])
+
+    assert found.status().in_flight == 1
+    assert found.status().turned_at == turned_at
+
+
 def test_a_blocked_broker_is_sent_nothing_by_anybody() -> None:
     found = publisher()
     link = begun(found)

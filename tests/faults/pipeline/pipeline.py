@@ -234,7 +234,8 @@ class Pipeline:
         """Let the store wait for work, and lend its turn, until it does its next step."""
         if self.store._patience():
             self.inbox._is_hurried = self.store._has_caught_up
-            self.inbox._is_waiting, self.inbox._deadline = True, math.inf
+            self.inbox._is_waiting = True
+            self.inbox._gathering_since = self.inbox._deadline = math.inf
 
     def _check_totals(self) -> None:
         totals = self.store.status.totals
