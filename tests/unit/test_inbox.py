@@ -8,6 +8,7 @@ import pytest
 from replicator.domain.feed_document import Change
 from replicator.domain.flow import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
+from replicator.outbox import inbox as inbox_module
 from replicator.outbox.inbox import Inbox, Work
 from tests.support.wait import wait_until
 
@@ -274,12 +275,12 @@ def test_no_turn_is_lent_to_two_at_once_and_the_store_waits_for_it() -> None:
         return may_end.wait(20)
 
     inbox.lend_turns(step)
-    store = Waiting(inbox, timeout=0.05)
+    store = Waiting(inbox, timeout=1)
     reader = threading.Thread(target=lambda: inbox.put(batch(1)), daemon=True)
     reader.start()
     assert is_in_step.wait(20)
     assert inbox.put(batch(2))
-    time.sleep(0.1)  # longer than the store wanted to wait
+    time.sleep(1.2)  # longer than the store wanted to wait
     assert store.gathered == []
     assert not inbox.wait_until_drained(0)
     may_end.set()
@@ -338,35 +339,38 @@ def test_the_store_looks_again_as_soon_as_who_has_its_turn_expects_it_to() -> No
     assert time.monotonic() - began < 10
 
 
-def test_the_store_is_left_alone_while_steps_are_done_for_it_but_not_for_ever() -> None:
+def test_the_store_is_left_alone_while_steps_are_done_for_it_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inbox_module, "_MOST_SECONDS_LENT", 3.0)
     inbox = Inbox()
 
     def step(_work: Work) -> bool:
-        inbox.expect(within=0.05, is_hurried=True)
+        inbox.expect(within=1, is_hurried=True)
         return True
 
     inbox.lend_turns(step)
     began = time.monotonic()
-    store = Waiting(inbox, timeout=0.05)
+    store = Waiting(inbox, timeout=1)
     while store.gathered == [] and time.monotonic() - began < 20:
         inbox.put(batch())
-        time.sleep(0.001)
+        time.sleep(0.01)
     took = time.monotonic() - began
     store.stop()
 
-    assert 0.45 < took < 10
+    assert 2 < took < 15
 
 
 def test_a_step_that_takes_longer_than_the_store_wanted_to_wait_does_not_put_it_off() -> None:
     inbox = Inbox()
 
     def step(_work: Work) -> bool:
-        time.sleep(0.2)
+        time.sleep(1.2)
         inbox.expect(within=20, is_hurried=True)
         return True
 
     inbox.lend_turns(step)
-    store = Waiting(inbox, timeout=0.05)
+    store = Waiting(inbox, timeout=1)
     inbox.put(batch())
     store.thread.join(10)
 
