@@ -62,7 +62,7 @@ class Confirmed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Window:
-    """Order, limits and retries of what is published; not thread-safe, one thread owns it."""
+    """Order, limits and retries of what is published; not thread-safe, one thread at a time."""
 
     def __init__(self, limits: Limits, *, backoff: Callable[[int], float]) -> None:
         """Start empty.

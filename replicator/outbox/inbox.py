@@ -1,4 +1,4 @@
-"""What waits for the store thread: batches of the readers, outcomes of the publisher.
+"""What waits for the store: batches of the readers, outcomes of the publisher.
 
 The readers' side is bounded in bytes: when the disk is slow, or the outbox is full, a reader
 waits here, its changefeed is not read, and memory does not grow (promise G5). The publisher's
@@ -27,6 +27,7 @@ _MOST_SETTLED: Final = 2000
 # Beside changes they go with one commit in so many: deleting a row costs about as much as adding
 # it, and it is the change that somebody waits for.
 _STEPS_WITHOUT_SETTLING: Final = 7
+# Behind a larger one there is mostly more, and it is worth a commit together.
 _SMALL_BATCH_BYTES: Final = 64 * 1024
 # However many steps others do for it, the store itself looks around as often as this.
 _MOST_SECONDS_LENT: Final = 0.5
@@ -82,7 +83,7 @@ class Inbox:
 
         The step is done before it returns, if the store has lent its turn.
         """
-        if self._is_stepped(item):
+        if self._step_here(item):
             return True
         size = _size(item)
         with self._changed:
@@ -96,8 +97,8 @@ class Inbox:
                 self._changed.notify_all()
             return True
 
-    def _is_stepped(self, item: Item) -> bool:
-        """Do the step of an item here, if it is small and the store lends its turn."""
+    def _step_here(self, item: Item) -> bool:
+        """Do the step of an item here if it is small and the store lends its turn; whether so."""
         step = self._step
         if step is None or not isinstance(item, FeedBatch) or item.size > _SMALL_BATCH_BYTES:
             return False

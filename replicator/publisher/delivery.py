@@ -1,6 +1,6 @@
 """What is published and what becomes of it: the window, the policies, the books.
 
-Runs on the publisher's thread and knows no connection: it makes the bytes to write, takes
+Runs under the publisher's lock and knows no connection: it makes the bytes to write, takes
 confirms, nacks and returns in, and once a turn reports and counts what they settled.
 """
 
@@ -43,7 +43,7 @@ _DEFAULT_ROUTING_KEY: Final = RoutingKey("{table}.{op}")
 
 
 class Delivery:
-    """The entries in memory and their outcomes; one thread owns it."""
+    """The entries in memory and their outcomes; not thread-safe, one thread at a time."""
 
     def __init__(
         self,

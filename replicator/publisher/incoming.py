@@ -11,7 +11,7 @@ from replicator.domain.model import Entry
 
 
 class Incoming:
-    """A queue of orders; any thread puts, the publisher's thread does them."""
+    """A queue of orders; any thread puts, who has the publisher's lock does them."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -44,7 +44,7 @@ class Incoming:
         for order, _ in orders:
             order()
         batches = [entries for _, entries in orders]
-        # Critical section: the store's thread adds to the count at the same time. A lost update
+        # Critical section: another thread adds to the count at the same time. A lost update
         # would leave too little room for ever.
         with self._lock:
             self.count -= sum(map(len, batches))

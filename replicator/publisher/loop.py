@@ -2,7 +2,8 @@
 
 A change that was just committed need not wait until another thread wakes up and sends it: the
 thread that has committed it takes the lock and does (docs/performance.md). pika is not thread-safe,
-but it runs nothing except callbacks that it has handed to its loop.
+but it runs nothing except callbacks that it has handed to its loop. What the loop does between them
+is not under the lock: see `EagerWrites`.
 """
 
 import threading

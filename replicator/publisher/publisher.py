@@ -133,7 +133,7 @@ class Publisher:
         A few of them are published before it returns, if nothing else is being done.
         """
         accept = partial(self._delivery.accept, entries)
-        if len(entries) > _FEW or not self._is_published_here(accept, entries):
+        if len(entries) > _FEW or not self._publish_here(accept, entries):
             self._take_in(accept, entries)
 
     def readmit(self, entries: Sequence[Entry]) -> None:
@@ -148,8 +148,8 @@ class Publisher:
         """Send entries no more that an operator parked or discarded; never waits."""
         self._take_in(partial(self._delivery.window.withdraw, numbers), ())
 
-    def _is_published_here(self, accept: Callable[[], object], entries: Sequence[Entry]) -> bool:
-        """Take entries in and publish them, if the loop has nothing else to do."""
+    def _publish_here(self, accept: Callable[[], object], entries: Sequence[Entry]) -> bool:
+        """Take entries in and publish them if the loop has nothing else to do; whether so."""
         if not self._lock.acquire(blocking=False):
             return False
         try:

@@ -14,7 +14,7 @@ from replicator.domain.model import Entry, Outcomes
 
 
 class Reports:
-    """The reports that are on their way; the publisher's thread owns it."""
+    """The reports that are on their way; for who has the publisher's lock."""
 
     def __init__(self, report: Callable[[Outcomes], None]) -> None:
         """Start with none; ``report`` takes them and must not wait."""

@@ -79,8 +79,13 @@ class Ledger:
         self._operated: set[int] = set()  # parked or discarded by the operator
         self._late: set[int] = set()  # redriven when the publisher had no place for them any more
         self._settled: set[int] = set()
+        self._untold: set[int] = set()  # may have been sent when a process died
         self._arrived: set[int] = set()
         self._heard = 0
+
+    def process_died(self) -> None:
+        """Take note of what may have been sent without the next process knowing."""
+        self._untold |= self.pending | self._operated
 
     # At each commit.
 
@@ -198,12 +203,11 @@ class Ledger:
 
     @property
     def _set_aside(self) -> set[int]:
-        """What an operator parked or discarded, and left so.
+        """What a process that died may have sent, and an operator parked or discarded.
 
-        It may have arrived before that, unknown to the outbox: then it is not sent again after a
-        crash, while older entries of its document are.
+        If it had been sent, it is not sent again, while older entries of its document are.
         """
-        return self._operated & (self.parked | self._discarded)
+        return self._untold & self._operated & (self.parked | self._discarded)
 
     def _check_order(self) -> None:
         self._hear()

@@ -133,6 +133,7 @@ class Pipeline:
             table.disconnect()
         self.database.heal()
         self.database.reopen()
+        self.ledger.process_died()
         self.clock.advance(0.5)
         self._boot()
         self._is_dead = False
