@@ -15,6 +15,7 @@ from pika.channel import Channel
 from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
+from replicator.publisher.confirms import ConfirmingConnection
 from replicator.publisher.fence import take_fence
 from replicator.publisher.loop import EagerWrites
 
@@ -46,6 +47,10 @@ class LinkEvents(Protocol):
 
     def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
         """Take a confirm or a nack."""
+        ...
+
+    def on_read(self) -> None:
+        """Take note that all was told of what came in together."""
         ...
 
     def on_rejected(self, text: str) -> None:
@@ -88,8 +93,8 @@ class Link:
         self._is_looping = True
         self._is_blocked = False
         self._is_ready = False
-        self._services = EagerWrites(lock)
-        self._connection: Any = pika.SelectConnection(
+        self._services = EagerWrites(lock, events.on_read)
+        self._connection: Any = ConfirmingConnection(
             parameters,
             on_open_callback=self._on_connected,
             on_open_error_callback=self._on_not_connected,
@@ -226,6 +231,7 @@ class Link:
     def _on_channel(self, channel: Channel) -> None:
         def begin(_frame: Any) -> None:
             self._is_ready = True
+            self._connection.take_acks(channel.channel_number, self._events.on_confirm)
             self._events.on_open(self, channel.channel_number, self._connection.params.frame_max)
 
         channel.add_on_close_callback(self._on_channel_closed)

@@ -330,7 +330,7 @@ class Publisher:
         self._delivery.on_return(message_id, reply)
 
     def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
-        """Take a confirm in; one turn follows, however many came in together."""
+        """Take a confirm in; a turn follows."""
         self._progress_at = time.monotonic()
         if isinstance(method, spec.Basic.Ack):
             self._refused_since = None
@@ -338,9 +338,12 @@ class Publisher:
         elif self._refused_since is None:
             self._refused_since = self._progress_at
         self._delivery.on_confirm(method)
-        if not self._is_turn_due and self._link is not None:
-            self._is_turn_due = True
-            self._link.call_later(0, self._turn)
+        self._is_turn_due = True
+
+    def on_read(self) -> None:
+        """Do what follows from confirms: one turn, however many came in together."""
+        if self._is_turn_due:
+            self._turn()
 
     def on_rejected(self, text: str) -> None:
         """Look for the message that RabbitMQ does not take."""

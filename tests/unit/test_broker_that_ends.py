@@ -32,6 +32,9 @@ class Ended:
     def __init__(self) -> None:
         self.is_ended = False
 
+    def on_read(self) -> None:
+        pass
+
     def on_ended(self) -> None:
         self.is_ended = True
 
