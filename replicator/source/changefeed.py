@@ -122,7 +122,7 @@ class Changefeed:
         busy one a single shard may be so. Only a read that a majority must agree to fails there.
 
         Returns whether the feed was quiet: false when elements came before the answer, which
-        `read` has not returned yet.
+        `read` has not returned yet, or could not come since nobody had asked for them.
 
         Raises:
             FeedDisconnected: no answer in time.
@@ -133,8 +133,18 @@ class Changefeed:
             translated(str(self._name)),
             watched(self._connection, self._watch, _ANSWER_SECONDS),
         ):
+            was_asked = not self._connection.wire.ask_for_more()
             table.is_empty().run(self._connection)
-        return not self._cursor.items and self._cursor.error is None
+        return was_asked and not self._cursor.items and self._cursor.error is None
+
+    def ask_for_more(self) -> None:
+        """Ask the server for what comes next, if that was put off until somebody waits for it.
+
+        Raises:
+            FeedDisconnected: the feed is over; `close` it.
+        """
+        with translated(str(self._name)):
+            self._connection.wire.ask_for_more()
 
     def abort(self) -> None:
         """End the feed from another thread: `read` raises at once."""

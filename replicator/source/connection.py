@@ -4,7 +4,6 @@ The driver has no timeout inside of a message, none for a query, and TCP keepali
 (read in its source, 2.4.10). So every wait here is watched, and the socket is tuned.
 """
 
-import codecs
 import contextlib
 import socket
 import ssl
@@ -24,6 +23,7 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.source.watchdog import Watch
+from replicator.source.wire import Wire
 
 _CONNECT_SECONDS: Final = 10
 _KEEPALIVE: Final = (
@@ -91,7 +91,7 @@ def connect(server: Server) -> Any:
             # closing it. There is no other way to tune, to shut or to close it.
             connection.kept_socket = connection._instance._socket._socket  # noqa: SLF001
             _keep_alive(connection.kept_socket)
-            _read_leniently(connection._instance._socket)  # noqa: SLF001
+            connection.wire = Wire(connection)
             return connection
     raise SourceUnavailable(
         # In one order, whoever was asked first: it is the same error.
@@ -127,40 +127,6 @@ def _require_usable(tls_ca_file: Path | None) -> None:
 def _keep_alive(sock: socket.socket) -> None:
     for option, level, value in _KEEPALIVE:
         sock.setsockopt(level, option, value)
-
-
-def _written_as_escape(err: UnicodeError) -> tuple[str, int]:
-    r"""Write a surrogate without its other half as JSON's escape of it, such as ``\\udc4b``.
-
-    JavaScript makes such strings and RethinkDB takes them, also as keys, and sends the three
-    bytes that UTF-8 would have for them if it allowed them.
-    """
-    if not isinstance(err, UnicodeDecodeError):
-        raise err
-    sent = err.object[err.start : err.start + 3]
-    try:
-        return f"\\u{ord(sent.decode('utf-8', 'surrogatepass')):04x}", err.start + 3
-    except UnicodeDecodeError:
-        return "\N{REPLACEMENT CHARACTER}", err.end
-
-
-_ESCAPED: Final = "replicator.surrogates"
-codecs.register_error(_ESCAPED, _written_as_escape)
-
-
-class _Payload(bytes):
-    """What the server sent; the driver decodes it strictly, and would let a reader die of it."""
-
-    __slots__ = ()
-
-    def decode(self, encoding: str = "utf-8", errors: str = _ESCAPED) -> str:
-        return super().decode(encoding, errors)
-
-
-def _read_leniently(wrapper: Any) -> None:
-    """Let the driver's socket return payloads that can always be decoded."""
-    receive = wrapper.recvall
-    wrapper.recvall = lambda length, deadline: _Payload(receive(length, deadline))
 
 
 def shut(connection: Any) -> None:

@@ -229,10 +229,14 @@ class FeedReader:
         reach(FaultPoint.BATCH_READ)
         read_at = now_us()
         is_all = self._note_completeness(elements, read_at)
-        self._hand_over(elements, read_at)
         # Not soon behind large batches, which a slow link takes its time for.
         late_seconds = time.monotonic() - self._ask_after
-        if late_seconds >= (0.0 if is_all else _ASK_ANYWAY_SECONDS):
+        is_to_agree = late_seconds >= (0.0 if is_all else _ASK_ANYWAY_SECONDS)
+        if is_to_agree:
+            # Order matters: what the server has by then must come before its answer does.
+            feed.ask_for_more()
+        self._hand_over(elements, read_at)
+        if is_to_agree:
             self._ask(feed, read_at)
         return True
 

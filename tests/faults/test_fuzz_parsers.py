@@ -30,7 +30,7 @@ from replicator.domain.routing import RoutingKey
 from replicator.errors import OutboxUnusable
 from replicator.outbox.engine import parse_url
 from replicator.source.changefeed import _Decoder, _Undecodable
-from replicator.source.connection import _Payload
+from replicator.source.wire import Payload
 from tests.faults.fuzzing import (
     ADDRESSES,
     ANY_TEXT,
@@ -70,7 +70,7 @@ RESPONSES = st.builds(
 @fuzz
 @given(sent=st.binary(max_size=200) | RESPONSES.map(lambda t: t.encode("utf-8", "surrogatepass")))
 def test_no_bytes_of_a_server_break_the_driver_s_decoder(sent: bytes) -> None:
-    decoded = _Decoder().decode(_Payload(sent).decode())
+    decoded = _Decoder().decode(Payload(sent).decode())
 
     assert isinstance(decoded, dict)
     if decoded.get("t") in (2, 3):
@@ -98,7 +98,7 @@ def test_values_with_half_pairs_come_out_as_they_went_in(
     sent = written(
         {"t": 3, "r": [{"old_val": old, "new_val": new}, {"new_val": more}]}, is_ascii=is_ascii
     )
-    text = _Payload(sent.encode("utf-8", "surrogatepass")).decode()
+    text = Payload(sent.encode("utf-8", "surrogatepass")).decode()
 
     first, second = decode_response(text)["r"]  # type: ignore[misc]
 

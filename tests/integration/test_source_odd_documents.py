@@ -9,7 +9,7 @@ from rethinkdb import r
 from replicator.domain.feed_document import key_reader
 from replicator.domain.model import TableName
 from replicator.sandbox.storage import SERVER_NAME
-from replicator.source.connection import _Payload
+from replicator.source.wire import Payload
 from tests.support.reading import RunningReader, server_of
 from tests.support.servers import RethinkServer
 
@@ -72,7 +72,7 @@ def test_they_arrive_whole_on_a_live_feed_and_in_a_snapshot(
     ],
 )
 def test_whatever_bytes_come_can_be_decoded(sent: bytes, text: str) -> None:
-    decoded = _Payload(sent).decode("utf-8")
+    decoded = Payload(sent).decode("utf-8")
 
     assert decoded.replace("\N{REPLACEMENT CHARACTER}" * 3, "\N{REPLACEMENT CHARACTER}" * 2) == text
     json.loads(decoded.encode())

@@ -50,6 +50,15 @@ class FakeConnection:
     def __init__(self, answer: Exception | None = None) -> None:
         self.answer = answer
         self.kept_socket = socket.socket()
+        self.is_behind = False
+
+    @property
+    def wire(self) -> "FakeConnection":
+        return self
+
+    def ask_for_more(self) -> bool:
+        was_behind, self.is_behind = self.is_behind, False
+        return was_behind
 
     def __del__(self) -> None:
         self.kept_socket.close()
@@ -141,10 +150,17 @@ def test_a_ping_without_an_answer_is_a_lost_connection() -> None:
 
 def test_a_ping_whose_answer_came_after_something_of_the_feed_does_not_call_it_quiet() -> None:
     cursor = FakeCursor()
-    busy = Changefeed(FakeConnection(), cursor, Watch(), NAME)
+    connection = FakeConnection()
+    busy = Changefeed(connection, cursor, Watch(), NAME)
     cursor.items.append(Change())
     assert not busy.ping()
     cursor.items.clear()
+    connection.is_behind = True
+    assert not busy.ping(), "it could not come before: nobody had asked for it"
+    assert busy.ping()
+    connection.is_behind = True
+    busy.ask_for_more()
+    assert busy.ping()
     cursor.error = reql.ReqlOpFailedError("Changefeed aborted (unavailable).")
     assert not busy.ping()
 

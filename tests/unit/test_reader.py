@@ -53,6 +53,9 @@ class FakeFeed:
             return []
         return said
 
+    def ask_for_more(self) -> None:
+        """Nothing is put off here."""
+
     def ping(self) -> bool:
         self.pings += 1
         return self.is_quiet
@@ -292,6 +295,23 @@ def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
     assert asked[1] + 2000 <= asked[2], "it was heard in between"
     assert bench.closed()[0] == (Cause.ABORTED, "the primary replica is not available")
     assert completeness(bench)[0] == asked[1]
+
+
+def test_before_a_majority_is_asked_the_server_is_asked_for_what_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it could not tell of it before it answers, and the feed would look complete."""
+    handed_over: list[tuple[str, int]] = []
+    bench = Bench([[READY], [B], [B], FeedAborted("the primary replica has moved")], [])
+    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
+    for name in ("ask_for_more", "ping"):
+        note = lambda _feed, name=name: handed_over.append((name, len(bench.items)))  # noqa: E731
+        monkeypatch.setattr(FakeFeed, name, note)
+    bench.reader.run()
+
+    assert [name for name, _ in handed_over] == ["ask_for_more", "ping"] * 3
+    for (_, before), (_, after) in zip(handed_over[::2], handed_over[1::2], strict=True):
+        assert before < after
 
 
 def test_a_feed_that_is_aborted_between_two_questions_is_complete_up_to_the_first(

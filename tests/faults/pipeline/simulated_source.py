@@ -240,6 +240,14 @@ class SimulatedConnection:
     def kept_socket(self) -> "SimulatedConnection":
         return self
 
+    @property
+    def wire(self) -> "SimulatedConnection":
+        return self
+
+    def ask_for_more(self) -> bool:
+        """Nothing is put off here."""
+        return False
+
     def _start(self, *_term: object, **_options: object) -> bool:
         """Do what the driver does for `run`."""
         self.feed.answer()
