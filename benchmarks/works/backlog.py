@@ -5,8 +5,12 @@ backlog is drained, new changes keep coming at 1,000 a second. The rate is from 
 in the queue until as many lie in it as the backlog had; how long the reconnect took is given
 beside it. For comparison the same replicator drains changes that piled up in its feed, as in the
 work ``drain``, after it: before, the most memory it ever took would be that of the drain.
+
+The limit of any program with pika is measured last: as many ready messages are published into an
+empty queue, while as many new changes are written as before. Nobody reads those.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,26 +39,54 @@ def measure(run: Run) -> Iterator[Measurement]:
         outbox = run.directory / f"backlog{number}"
         outbox.mkdir()
         with Place(run.servers) as place:
-            for case, figures in _once(run, place, outbox, run.scaled(COUNT)):
-                run.say(f"round {number}: {case}: {figures['per_second']:,.0f}/s")
-                yield Measurement(case, "replicator", number, figures)
+            for case, program, figures in _once(run, place, outbox, run.scaled(COUNT)):
+                run.say(f"round {number}: {case}, {program}: {figures['per_second']:,.0f}/s")
+                yield Measurement(case, program, number, figures)
 
 
 def _once(
     run: Run, place: Place, outbox: Path, count: int
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[tuple[str, str, dict[str, float]]]:
     kind = programs.REPLICATOR
     # The default pauses the feeds at a million entries, which new changes would reach.
     with Replicator(place, outbox, OUTBOX__MAX_ENTRIES=str(2 * COUNT)) as replicator:
         idle = replicator.memory()
-        yield _BACKLOG, backlog(run, place, replicator, count, idle=idle)
+        yield _BACKLOG, kind.name, backlog(run, place, replicator, count, idle=idle)
         _wait_until(replicator, lambda pending: not pending)
         place.purge()
         drained = run.scaled(drain.COUNT)
         yield (
             _FEED,
+            kind.name,
             drain.pile_up_and_drain(run, kind, place, replicator, drained, SIZE, first=count),
         )
+    place.purge()
+    limit = programs.PUBLISH_ONLY
+    with (
+        programs.program(limit, place, outbox, work=(count, SIZE)) as publishing,
+        _new_changes(place, first=count),
+    ):
+        began = time.monotonic()
+        publishing.go()
+        place.wait_for_depth(count, _DEADLINE_SECONDS, publishing.require_running)
+        yield _BACKLOG, limit.name, {"per_second": count / (time.monotonic() - began)}
+
+
+@contextlib.contextmanager
+def _new_changes(place: Place, *, first: int = 0) -> Iterator[None]:
+    """Write new documents while the block runs, numbered from ``first``."""
+    is_over = threading.Event()
+    writer = threading.Thread(
+        target=write_at_rate,
+        args=(place, _NEW_PER_SECOND, _DEADLINE_SECONDS),
+        kwargs={"start": first, "is_wanted": lambda: not is_over.is_set()},
+    )
+    writer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def backlog(
@@ -81,21 +113,11 @@ def backlog(
     run.servers.rabbitmq.start()
     came_back = time.monotonic()
     place.connect()
-    is_drained = threading.Event()
-    writer = threading.Thread(
-        target=write_at_rate,
-        args=(place, _NEW_PER_SECOND, _DEADLINE_SECONDS),
-        kwargs={"is_wanted": lambda: not is_drained.is_set()},
-    )
-    writer.start()
-    try:
+    with _new_changes(place):
         place.wait_for_depth(1, _DEADLINE_SECONDS, replicator.require_running)
         began, depth = time.monotonic(), place.depth()
         place.wait_for_depth(count, _DEADLINE_SECONDS, replicator.require_running)
         seconds = time.monotonic() - began
-    finally:
-        is_drained.set()
-        writer.join()
     peak = replicator.memory("VmHWM")
     return {
         "per_second": (count - depth) / seconds,
@@ -129,7 +151,7 @@ BACKLOG = Work(
         "above_idle_mb",
         "outbox_bytes_per_entry",
     ),
-    peer="",
+    peer=programs.PUBLISH_ONLY.name,
     goals=(
         Goal(
             "rate, to draining a feed",
@@ -143,5 +165,5 @@ BACKLOG = Work(
         Goal("peak memory in MB", "peak_memory_mb", None, 150, None, _BACKLOG),
         Goal("peak memory above idle in MB", "above_idle_mb", None, 30, None, _BACKLOG),
     ),
-    minutes=7,
+    minutes=10,
 )

@@ -29,6 +29,9 @@ _MOST_SETTLED: Final = 2000
 _STEPS_WITHOUT_SETTLING: Final = 7
 # Behind a larger one there is mostly more, and it is worth a commit together.
 _SMALL_BATCH_BYTES: Final = 64 * 1024
+# What comes behind a backlog is in no hurry. A reader that waits a moment asks its server less
+# often, which makes one answer of many, and leaves the processors to what drains the backlog.
+_BEHIND_SECONDS: Final = 0.02
 # However many steps others do for it, the store itself looks around as often as this.
 _MOST_SECONDS_LENT: Final = 0.5
 
@@ -81,7 +84,8 @@ class Inbox:
     def put(self, item: Item) -> bool:
         """Hand an item over; waits while the queue is full. False when it is closed.
 
-        The step is done before it returns, if the store has lent its turn.
+        The step is done before it returns, if the store has lent its turn. While a backlog waits
+        for the publisher, it returns a moment later.
         """
         if self._step_here(item):
             return True
@@ -95,7 +99,12 @@ class Inbox:
             self._bytes += size
             if self._is_enough() and not self._is_lent:
                 self._changed.notify_all()
+            if isinstance(item, FeedBatch) and size <= _SMALL_BATCH_BYTES:
+                self._changed.wait_for(self._is_hurrying, _BEHIND_SECONDS)
             return True
+
+    def _is_hurrying(self) -> bool:
+        return self._is_hurried or self._is_closed
 
     def _step_here(self, item: Item) -> bool:
         """Do the step of an item here if it is small and the store lends its turn; whether so."""

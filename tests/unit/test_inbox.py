@@ -146,6 +146,34 @@ def test_items_wait_for_company_where_there_is_no_hurry() -> None:
     assert len(inbox.gather(timeout=60, is_hurried=False).items) == 1
 
 
+def test_behind_a_backlog_a_reader_comes_back_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its server is asked less often then, and makes one answer of what comes meanwhile."""
+    monkeypatch.setattr(inbox_module, "_BEHIND_SECONDS", 60.0)
+    inbox = Inbox()
+    inbox.gather(timeout=0, is_hurried=False)
+    inbox.put(FeedOpened(1, "T", "id", 0))
+    inbox.put(batch(1, MIB))
+    behind: list[bool] = []
+    reader = threading.Thread(target=lambda: behind.append(inbox.put(batch(2))), daemon=True)
+    reader.start()
+    wait_until(lambda: len(inbox._items) == 3)
+    time.sleep(0.05)
+    assert behind == [], "a small batch waits, and nothing else"
+    assert len(inbox.gather(timeout=0, is_hurried=True).items) == 3
+    reader.join(10)
+    assert behind == [True]
+
+    inbox.gather(timeout=0, is_hurried=False)
+    reader = threading.Thread(target=lambda: behind.append(inbox.put(batch(3))), daemon=True)
+    reader.start()
+    wait_until(lambda: len(inbox._items) == 1)
+    inbox.close()
+    reader.join(10)
+    assert behind == [True, True]
+
+
 def test_a_share_that_comes_ends_the_waiting() -> None:
     inbox = Inbox()
     works: list[Work] = []
