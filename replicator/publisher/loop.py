@@ -17,13 +17,13 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 class SharedLoop(IOLoop):
     """A loop whose callbacks all run under one lock."""
 
-    def __init__(self, lock: threading.Lock, after_io: Callable[[], None]) -> None:
+    def __init__(self, lock: threading.Lock, after_each: Callable[[], None]) -> None:
         """Share this lock, which is none that its holder may take twice.
 
-        ``after_io`` is called, under the lock, when what came over a file descriptor is handled.
+        ``after_each`` is called after each callback, under the lock.
         """
         self._lock = lock
-        self._after_io = after_io
+        self._after_each = after_each
         super().__init__()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Any:
@@ -38,17 +38,13 @@ class SharedLoop(IOLoop):
 
     def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
         """Call a handler when something can be done with a file descriptor."""
-
-        def handle(fd: int, events: int) -> None:
-            handler(fd, events)
-            self._after_io()
-
-        super().add_handler(fd, self._alone(handle), events)
+        super().add_handler(fd, self._alone(handler), events)
 
     def _alone(self, callback: Callable[..., object]) -> Callable[..., None]:
         def run(*arguments: int) -> None:
             with self._lock:
                 callback(*arguments)
+                self._after_each()
 
         return run
 
@@ -61,9 +57,9 @@ class EagerWrites(SelectorIOServicesAdapter):
     just have heard of a file descriptor and be about to look up what to do with it.
     """
 
-    def __init__(self, lock: threading.Lock, after_io: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, lock: threading.Lock, after_each: Callable[[], None]) -> None:
         """Make a `SharedLoop` of these."""
-        loop: Any = SharedLoop(lock, after_io)  # a loop is generic, but for type checkers only
+        loop: Any = SharedLoop(lock, after_each)  # a loop is generic, but for type checkers only
         super().__init__(loop)
         self.is_eager = False
         """Whether to try before waiting: not while a connection is being opened."""

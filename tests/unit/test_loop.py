@@ -16,7 +16,8 @@ class Turning:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.services = EagerWrites(self.lock)
+        self.turns: list[bool] = []  # after each callback, whether the lock was held
+        self.services = EagerWrites(self.lock, lambda: self.turns.append(self.lock.locked()))
         self.loop: SharedLoop = self.services.get_native_ioloop()  # type: ignore[assignment]
         self.thread = threading.Thread(target=self.services.run, daemon=True)
         self.thread.start()
@@ -28,24 +29,27 @@ class Turning:
         self.services.close()
 
 
-@pytest.fixture
-def turning() -> Iterator[Turning]:
-    made = Turning()
-    yield made
-    made.stop()
+Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
     ours.settimeout(0)
     with ours, theirs:
         yield ours, theirs
 
 
-def test_nothing_runs_while_somebody_else_has_the_lock(
-    turning: Turning, pair: tuple[socket.socket, socket.socket]
-) -> None:
+@pytest.fixture
+def turning(pair: Pair) -> Iterator[Turning]:
+    # It has to end before the sockets are closed that it reads from.
+    del pair
+    made = Turning()
+    yield made
+    made.stop()
+
+
+def test_nothing_runs_while_somebody_else_has_the_lock(turning: Turning, pair: Pair) -> None:
     ours, theirs = pair
     ran: list[str] = []
 
@@ -66,8 +70,41 @@ def test_nothing_runs_while_somebody_else_has_the_lock(
     assert len(held) <= 1  # what had begun before the lock was taken
 
 
+def test_a_turn_follows_whatever_the_loop_has_called(turning: Turning, pair: Pair) -> None:
+    """With TLS, pika goes on reading in a callback: acks that come then must not wait either."""
+    ours, theirs = pair
+    did: list[tuple[str, int]] = []
+
+    def note(what: str) -> Callable[[], None]:
+        return lambda: did.append((what, len(turning.turns)))
+
+    turning.services.add_callback_threadsafe(note("soon"))
+    wait_until(lambda: len(did) == 1)
+    turning.services.add_callback_threadsafe(
+        lambda: turning.services.call_later(0.01, note("later"))
+    )
+    wait_until(lambda: len(did) == 2)
+
+    def read() -> None:
+        ours.recv(9)
+        note("read")()
+
+    turning.services.add_callback_threadsafe(
+        lambda: turning.services.set_reader(ours.fileno(), read)
+    )
+    wait_until(lambda: ours.fileno() in turning.loop._poller._fd_handlers)
+    theirs.sendall(b"x")
+    wait_until(lambda: len(did) == 3)
+    last = did[-1][1]
+    wait_until(lambda: len(turning.turns) > last)
+
+    # Two callbacks in between only set something up.
+    assert did == [("soon", 0), ("later", 2), ("read", 4)]
+    assert turning.turns == [True] * 5
+
+
 def test_a_connection_that_is_found_lost_beside_the_loop_is_ended_by_the_loop(
-    turning: Turning, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    turning: Turning, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop has heard of the end, and somebody else finds it before the loop has looked."""
     ours, theirs = pair
@@ -124,7 +161,7 @@ def sender(services: EagerWrites, sock: socket.socket, data: bytes) -> Callable[
 
 
 def test_what_is_written_eagerly_is_sent_before_the_call_returns(
-    turning: Turning, pair: tuple[socket.socket, socket.socket]
+    turning: Turning, pair: Pair
 ) -> None:
     ours, theirs = pair
     with turning.lock:
@@ -137,7 +174,7 @@ def test_what_is_written_eagerly_is_sent_before_the_call_returns(
 
 
 def test_what_the_socket_does_not_take_at_once_is_sent_by_the_loop(
-    turning: Turning, pair: tuple[socket.socket, socket.socket]
+    turning: Turning, pair: Pair
 ) -> None:
     ours, theirs = pair
     data = bytes(8 << 20)
@@ -155,7 +192,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_by_the_loop(
 
 
 def test_nothing_is_written_before_its_time_while_a_connection_is_opened(
-    turning: Turning, pair: tuple[socket.socket, socket.socket]
+    turning: Turning, pair: Pair
 ) -> None:
     """A socket that is being connected can be written only when the loop says so."""
     ours, _ = pair
