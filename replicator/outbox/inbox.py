@@ -56,7 +56,10 @@ class Inbox:
 
     def __init__(self) -> None:
         """Start empty and open."""
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        # Many readers may wait for it, and are not woken up by each batch of another.
+        self._hurries = threading.Condition(lock)
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._outcomes: list[Outcomes] = []
@@ -100,7 +103,7 @@ class Inbox:
             if self._is_enough() and not self._is_lent:
                 self._changed.notify_all()
             if isinstance(item, FeedBatch) and size <= _SMALL_BATCH_BYTES:
-                self._changed.wait_for(self._is_hurrying, _BEHIND_SECONDS)
+                self._hurries.wait_for(self._is_hurrying, _BEHIND_SECONDS)
             return True
 
     def _is_hurrying(self) -> bool:
@@ -193,6 +196,7 @@ class Inbox:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            self._hurries.notify_all()
 
     @property
     def is_drained(self) -> bool:
@@ -218,6 +222,8 @@ class Inbox:
         with self._changed:
             # The store is back: what it took before is committed.
             self._is_worked_on = False
+            if is_hurried and not self._is_hurried:
+                self._hurries.notify_all()
             self._is_hurried = is_hurried
             self._gathering_since = time.monotonic()
             self._deadline = self._gathering_since + timeout

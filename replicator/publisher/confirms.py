@@ -2,8 +2,8 @@
 
 Nearly all that RabbitMQ sends while it takes messages is ``basic.ack``, a frame of 21 bytes. pika
 makes four objects of one and looks through its callbacks twice, which takes longer than what
-follows from it (docs/performance.md). Whatever else comes goes pika's way, also when it comes
-together with acks; tests/unit/test_confirms.py checks every kind of frame against what pika reads.
+follows from it (docs/performance.md). Whatever else comes goes pika's way, with all that comes
+behind it; tests/unit/test_confirms.py checks every kind of frame against what pika reads.
 """
 
 import struct
@@ -20,31 +20,30 @@ _rest_of_ack = struct.Struct(">QBB").unpack_from
 _METHOD, _ACK_BYTES, _BASIC, _ACK = 1, 13, 60, 80
 _START_BYTES, _FRAME_BYTES = 11, 21
 _FRAME_END: Final = 0xCE
-# Nothing is cut by it as long as all are acks.
-_MOST_READ: Final = 1000 * _FRAME_BYTES
+_MOST_READ: Final = 64 * 1024
 
 
 class AcksOfChannel:
-    """Reads what is nothing but acks of one channel."""
+    """Reads the acks of one channel."""
 
     def __init__(self, channel: int) -> None:
         """Bind to a channel that confirms."""
         self._start = _start_of_ack(_METHOD, channel, _ACK_BYTES, _BASIC, _ACK)
 
-    def read(self, data: bytes) -> list[spec.Basic.Ack]:
-        """Return the acks that these bytes are; none where they are, or have, anything else.
+    def read(self, data: bytes) -> tuple[list[spec.Basic.Ack], bytes]:
+        """Return the acks that these bytes begin with, and what follows them.
 
         Their first byte must be that of a frame.
         """
         acks: list[spec.Basic.Ack] = []
-        if len(data) % _FRAME_BYTES:
-            return acks
-        for at in range(0, len(data), _FRAME_BYTES):
+        at = 0
+        while data.startswith(self._start, at) and at + _FRAME_BYTES <= len(data):
             tag, bits, end = _rest_of_ack(data, at + _START_BYTES)
-            if end != _FRAME_END or not data.startswith(self._start, at):
-                return []
+            if end != _FRAME_END:
+                break  # for pika to complain of
             acks.append(spec.Basic.Ack(tag, bool(bits & 1)))
-        return acks
+            at += _FRAME_BYTES
+        return acks, data[at:]
 
 
 class ConfirmingConnection(pika.SelectConnection):
@@ -72,13 +71,16 @@ class ConfirmingConnection(pika.SelectConnection):
         super()._proto_connection_made(transport)  # type: ignore[misc]
 
     def _on_data_available(self, data_in: bytes) -> None:
-        # Order matters: behind the beginning of a frame comes its rest.
-        acks = self._acks.read(data_in) if self._acks and not self._frame_buffer else []
-        if not acks:
+        if self._acks is None:
             super()._on_data_available(data_in)  # type: ignore[misc]
             return
+        # Order matters: pika keeps the beginning of a frame, which this may be the rest of.
+        acks, rest = self._acks.read(self._frame_buffer + data_in)
+        self._frame_buffer = b""
         # By the bytes, pika's heartbeat sees that the broker is alive.
-        self.bytes_received += len(data_in)
+        self.bytes_received += _FRAME_BYTES * len(acks)
         self.frames_received += len(acks)
         for ack in acks:
             self._on_ack(ack)
+        if rest:
+            super()._on_data_available(rest)  # type: ignore[misc]

@@ -50,7 +50,7 @@ class LinkEvents(Protocol):
         ...
 
     def on_read(self) -> None:
-        """Take note that all was told of what came in together."""
+        """Take note that all was told of what came in together, if anything did."""
         ...
 
     def on_rejected(self, text: str) -> None:

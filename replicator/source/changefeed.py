@@ -133,7 +133,8 @@ class Changefeed:
             translated(str(self._name)),
             watched(self._connection, self._watch, _ANSWER_SECONDS),
         ):
-            was_asked = not self._connection.wire.ask_for_more()
+            was_asked = self._cursor.outstanding_requests > 0
+            was_asked = not self._connection.wire.ask_for_more() and was_asked
             table.is_empty().run(self._connection)
         return was_asked and not self._cursor.items and self._cursor.error is None
 
@@ -144,6 +145,8 @@ class Changefeed:
             FeedDisconnected: the feed is over; `close` it.
         """
         with translated(str(self._name)):
+            # Two responses that came during a ping are one to the driver: it has not asked yet.
+            self._cursor._maybe_fetch_batch()  # noqa: SLF001
             self._connection.wire.ask_for_more()
 
     def abort(self) -> None:

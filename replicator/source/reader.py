@@ -232,10 +232,12 @@ class FeedReader:
         # Not soon behind large batches, which a slow link takes its time for.
         late_seconds = time.monotonic() - self._ask_after
         is_to_agree = late_seconds >= (0.0 if is_all else _ASK_ANYWAY_SECONDS)
-        if is_to_agree:
-            # Order matters: what the server has by then must come before its answer does.
-            feed.ask_for_more()
-        self._hand_over(elements, read_at)
+        try:
+            if is_to_agree:
+                # Order matters: what the server has by then must come before its answer does.
+                feed.ask_for_more()
+        finally:
+            self._hand_over(elements, read_at)
         if is_to_agree:
             self._ask(feed, read_at)
         return True

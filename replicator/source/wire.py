@@ -6,6 +6,7 @@ ask for more with is replaced.
 """
 
 import codecs
+import contextlib
 import math
 import socket
 import ssl
@@ -23,6 +24,9 @@ _STEP_SECONDS: Final = 0.1
 # (ql2.proto, Query.QueryType).
 _CONTINUE: Final = b"[2]"
 _query_start = struct.Struct("<QL").pack
+# Where a long has 32 bits, what the kernel expects depends on how the C library was built.
+_timeval = struct.Struct("@ll").pack
+_IS_TIMEVAL_KNOWN: Final = struct.calcsize("@l") == 8
 
 
 def _written_as_escape(err: UnicodeError) -> tuple[str, int]:
@@ -62,7 +66,8 @@ class Wire:
         self._connection = connection
         self._socket = connection._instance._socket  # noqa: SLF001 - the driver shows none of it
         is_tls = isinstance(self._socket._socket, ssl.SSLSocket)  # noqa: SLF001
-        self._receive = self._socket.recvall if is_tls else _Received(self._socket).take
+        is_short = not is_tls and _IS_TIMEVAL_KNOWN
+        self._receive = _Received(self._socket).take if is_short else self._socket.recvall
         self._taken = 0
         self._cursor: Any = None
         self._socket.recvall = self._take
@@ -99,7 +104,9 @@ class Wire:
         self.ask_for_more()  # of another cursor; there is none where one is read at a time
         self._cursor = cursor
         if self._taken > _LARGE_BYTES:
-            self.ask_for_more()
+            # The response itself is whole: that there will be none after it is the next one's news.
+            with contextlib.suppress(reql.ReqlDriverError, AttributeError):
+                self.ask_for_more()
 
 
 class _Received:
@@ -137,8 +144,8 @@ class _Received:
 
     def _read(self, wanted: int, deadline: float | None) -> bytes:
         while True:
-            flags = 0 if deadline is None else self._bounded(deadline - time.time())
             try:
+                flags = 0 if deadline is None else self._bounded(deadline - time.time())
                 read = self._socket.recv(max(wanted, _READ_BYTES), flags)
             except BlockingIOError:
                 if deadline is None:
@@ -160,6 +167,6 @@ class _Received:
         # Nearly always as long as last time: then the kernel knows.
         if patience != self._patience:
             self._patience = patience
-            timeval = struct.pack("@ll", int(patience), int(patience % 1 * 1e6))
+            timeval = _timeval(int(patience), int(patience % 1 * 1e6))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         return 0

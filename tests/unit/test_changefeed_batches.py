@@ -33,6 +33,10 @@ class FakeCursor:
         self._batches = list(batches)
         self.items: deque[Any] = deque()
         self.error: Exception | None = None
+        self.outstanding_requests = 1
+
+    def _maybe_fetch_batch(self) -> None:
+        self.outstanding_requests = 1
 
     def next(self, wait: float) -> Any:
         assert wait == 1
@@ -159,6 +163,10 @@ def test_a_ping_whose_answer_came_after_something_of_the_feed_does_not_call_it_q
     assert not busy.ping(), "it could not come before: nobody had asked for it"
     assert busy.ping()
     connection.is_behind = True
+    busy.ask_for_more()
+    assert busy.ping()
+    cursor.outstanding_requests = 0
+    assert not busy.ping(), "nobody had asked at all"
     busy.ask_for_more()
     assert busy.ping()
     cursor.error = reql.ReqlOpFailedError("Changefeed aborted (unavailable).")

@@ -82,9 +82,11 @@ def test_whatever_comes_in_whatever_pieces_is_heard_as_pika_hears_it(
     assert ours.connection.frames_received == len(frames)
 
 
-@given(st.lists(ACKS, min_size=1, max_size=30))
-def test_acks_alone_go_past_pika(frames: list[bytes]) -> None:
-    heard = Heard(ConfirmingConnection, CHANNEL).read(b"".join(frames), [21 * len(frames)])
+@given(st.lists(ACKS, min_size=1, max_size=30), READS)
+def test_acks_alone_go_past_pika_wherever_a_read_cuts_them(
+    frames: list[bytes], sizes: list[int]
+) -> None:
+    heard = Heard(ConfirmingConnection, CHANNEL).read(b"".join(frames), sizes)
 
     assert heard.past_pika == len(frames)
 
@@ -99,7 +101,8 @@ def test_nothing_goes_past_pika_before_the_channel_confirms() -> None:
 def test_a_frame_that_differs_from_an_ack_in_one_byte_is_none(at: int) -> None:
     ack = bytearray(marshal(spec.Basic.Ack(7)))
     ack[at] ^= 0x80
-    read = AcksOfChannel(CHANNEL).read(bytes(ack))
+    read, rest = AcksOfChannel(CHANNEL).read(bytes(ack))
 
     is_within_the_ack = 11 <= at < 20
     assert len(read) == is_within_the_ack
+    assert rest == (b"" if is_within_the_ack else ack)

@@ -314,6 +314,21 @@ def test_before_a_majority_is_asked_the_server_is_asked_for_what_it_has(
         assert before < after
 
 
+def test_what_was_read_is_handed_over_also_when_nothing_can_be_asked_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_feed: FakeFeed) -> None:
+        raise FeedDisconnected("the connection was lost")
+
+    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(FakeFeed, "ask_for_more", fail)
+    bench = Bench([[READY, B]], [])
+    bench.reader.run()
+
+    assert bench.kinds()[:4] == ["FeedOpened", "SnapshotRead", "FeedBatch", "FeedClosed"]
+    assert bench.feeds[0].pings == 0
+
+
 def test_a_feed_that_is_aborted_between_two_questions_is_complete_up_to_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

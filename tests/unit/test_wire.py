@@ -200,6 +200,18 @@ def test_behind_a_large_response_more_is_asked_for_at_once(pair: Pair) -> None:
     assert not connection.wire.ask_for_more()
 
 
+def test_a_large_response_is_whole_also_when_nothing_can_be_asked_any_more(pair: Pair) -> None:
+    connection, theirs = pair
+    theirs.sendall(b"x" * 70_000)
+    connection.wrapper.recvall(70_000, None)
+    connection.is_open = False
+    connection._continue(cursor())
+    theirs.close()
+
+    with pytest.raises(reql.ReqlDriverError):
+        connection.wrapper.recvall(12, None)
+
+
 def test_no_request_is_lost_when_another_cursor_asks(pair: Pair) -> None:
     connection, theirs = pair
     connection._continue(cursor(1))

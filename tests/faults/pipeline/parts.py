@@ -245,7 +245,13 @@ class Lane:
             self.table.disconnect()
         self.table.clock.advance(0.000_01)
         feed = SimulatedFeed(self.table, _SERVER_QUEUE * queue_size)
-        cursor: Any = SimpleNamespace(items=feed.items, error=None, next=_report_open)
+        cursor: Any = SimpleNamespace(
+            items=feed.items,
+            error=None,
+            next=_report_open,
+            outstanding_requests=1,
+            _maybe_fetch_batch=lambda: None,
+        )
         opened = Changefeed(SimulatedConnection(feed), cursor, Watch(), self.reader.name)
         opened.table_id = f"T{self.table.incarnation}"
         opened.primary_key = self.table.primary_key

@@ -132,7 +132,7 @@ class SimulatedFeed:
         self._has_lost_silently = False
         self._told: set[int] = set()  # keys of which this feed has said something
         self._is_started = self._is_ready = self._must_confess = False
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         table.feed = self
 
     @property
@@ -158,12 +158,12 @@ class SimulatedFeed:
 
     def end(self, error: Exception) -> None:
         self._queue.clear()
-        self._error = error
+        self.error = error
         self.table.feed = None
 
     def serve(self, most: int, shard: int) -> None:
         """Let the server answer the driver's last question, if it has something to say."""
-        if self.response is not None or self._error is not None:
+        if self.response is not None or self.error is not None:
             return
         elements: list[Any]
         if not self._is_started:
@@ -211,8 +211,8 @@ class SimulatedFeed:
     def next(self, wait: float) -> Any:
         if not self.items:
             if self.response is None:
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 self.table.clock.advance(wait)
                 raise reql.ReqlTimeoutError("simulated", 28015)
             self._receive()
@@ -224,8 +224,8 @@ class SimulatedFeed:
 
     def answer(self) -> None:
         """Answer a query; what the server had before it comes before the answer."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self.serve(len(KEYS), 0)
         self._receive()
 
@@ -245,7 +245,9 @@ class SimulatedConnection:
         return self
 
     def ask_for_more(self) -> bool:
-        """Nothing is put off here."""
+        """Fail as a connection that is lost; nothing is put off here."""
+        if isinstance(self.feed.error, reql.ReqlDriverError):
+            raise self.feed.error
         return False
 
     def _start(self, *_term: object, **_options: object) -> bool:
