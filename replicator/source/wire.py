@@ -1,6 +1,6 @@
 """What goes over a connection of the driver's, where the driver does more for it than it must.
 
-A response with a single change costs the driver ten system calls, and several times the Python
+A response with a single change costs the driver nine system calls, and several times the Python
 that decoding it does (docs/performance.md). Its cursors stay what they are; what they read with and
 ask for more with is replaced.
 """
