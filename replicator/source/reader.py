@@ -246,8 +246,9 @@ class FeedReader:
         """Note when the server last had nothing more for us.
 
         It answers with all that it has, up to a megabyte; so a small batch says that there was
-        no more when it was sent. That was after we had asked, which is when the batch before it
-        was read: this one may have waited in a socket while we stood still.
+        no more when it was sent. That was after we had asked, which is not before the batch before
+        it was read (behind a large one, the moment before it was decoded): this one may have waited
+        in a socket while we stood still.
 
         Returns whether the server had nothing more.
         """

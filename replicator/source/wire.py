@@ -105,7 +105,7 @@ class Wire:
         self._cursor = cursor
         if self._taken > _LARGE_BYTES:
             # The response itself is whole: that there will be none after it is the next one's news.
-            with contextlib.suppress(reql.ReqlDriverError, AttributeError):
+            with contextlib.suppress(reql.ReqlDriverError):
                 self.ask_for_more()
 
 

@@ -15,6 +15,7 @@ from rethinkdb import errors as reql
 from rethinkdb import net
 from rethinkdb.ql2_pb2 import Query
 
+from replicator.source import wire
 from replicator.source.wire import Payload, Wire
 
 
@@ -227,6 +228,15 @@ def test_nothing_is_asked_of_a_connection_that_is_closed(pair: Pair) -> None:
     connection.is_open = False
     with pytest.raises(reql.ReqlDriverError):
         connection.wrapper.recvall(1, None)
+
+
+def test_where_the_kernel_s_form_of_a_time_is_not_known_the_driver_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "_IS_TIMEVAL_KNOWN", False)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert Connection(ours).wrapper.recvall(6, None) == b"by the"
 
 
 def test_with_tls_the_driver_reads() -> None:
