@@ -7,15 +7,15 @@ BIN := $(VENV)/bin
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.run: requirements.txt pyproject.toml tools/venv.sh
+$(VENV)/.run: requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt pyproject.toml tools/venv.sh
+$(VENV)/.dev: requirements-dev.txt requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.bench: requirements-bench.txt requirements.txt pyproject.toml tools/venv.sh
+$(VENV)/.bench: requirements-bench.txt requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements-bench.txt
 	@touch $@ $(VENV)/.run
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
-from replicator.sandbox.server import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
+from replicator_sandbox.server import EmbeddedRethinkDB
+
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
 
 

@@ -21,11 +21,11 @@ from replicator.domain.feed_document import Change, decode_response
 from replicator.domain.flow import FeedBatch
 from replicator.domain.model import Entry, Outcomes
 from replicator.metrics import Metrics
-from replicator.outbox import entries
-from replicator.outbox.inbox import Work
+from replicator.outbox.sqlite import entries
 from replicator.publisher.broker import Publication
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.frames import PublishFrames
+from replicator.store.inbox import Work
 from tests.support.outbox import TABLE, Outbox
 
 _PAGE = 1000

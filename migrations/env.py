@@ -7,8 +7,8 @@ itself, as used by ``make check``, takes ``-x url=sqlite:///FILE``.
 from alembic import context
 from sqlalchemy import Connection
 
-from replicator.outbox.engine import open_engine
 from replicator.outbox.schema import metadata
+from replicator.outbox.sqlite.engine import open_engine
 
 
 def run(connection: Connection) -> None:

@@ -31,6 +31,10 @@ class ServerMissing(ReplicatorError):
     """A server program that a demo or a test needs is not installed."""
 
 
+class SandboxMissing(PermanentError):
+    """The package with the servers of the demo is not installed."""
+
+
 # The source: RethinkDB.
 
 

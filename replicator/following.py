@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.config import Settings, Table
+from replicator.domain.feed import Feed
 from replicator.domain.flow import FeedSink, TableDropped, TableFound, TableSettings
 from replicator.domain.hosts import InTurn
 from replicator.domain.model import TableName
 from replicator.errors import ReplicatorError
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.outbox.feed import Feed
 from replicator.source.changefeed import FieldRules, now_us, open_changefeed
 from replicator.source.connection import Server
 from replicator.source.discovery import Discovery, open_table_config

@@ -12,16 +12,16 @@ from prometheus_client import Counter
 
 from replicator import __version__
 from replicator.config import Settings
+from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import TableName
 from replicator.following import Following
 from replicator.log import redact_text
 from replicator.metrics import Metrics
-from replicator.outbox.capture import Feed
-from replicator.outbox.engine import database_path
-from replicator.outbox.pausing import is_disk_low
-from replicator.outbox.store import Store
+from replicator.outbox.sqlite.engine import database_path
 from replicator.publisher.publisher import Publisher
+from replicator.store.pausing import is_disk_low
+from replicator.store.store import Store
 from replicator.web.history import RATE_SECONDS, SAMPLE_SECONDS, Flow, History, Sample
 from replicator.web.server import Facts, Verdict
 from replicator.web.troubles import UNROUTABLE_SECONDS, Signs, find_troubles, hint_for

@@ -23,6 +23,7 @@ from typing import Final
 
 from replicator import __version__
 from replicator.config import Settings
+from replicator.domain.feed import Feed
 from replicator.domain.hosts import InTurn
 from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
@@ -31,16 +32,15 @@ from replicator.following import Following, Worker
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
-from replicator.outbox.capture import Feed
-from replicator.outbox.engine import database_path, open_engine
-from replicator.outbox.inbox import Inbox
-from replicator.outbox.lock import OutboxLock
 from replicator.outbox.migrate import upgrade
-from replicator.outbox.pausing import Limits
-from replicator.outbox.privacy import REMEDY, exposures
-from replicator.outbox.store import Store
+from replicator.outbox.sqlite.engine import database_path, open_engine
+from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.privacy import REMEDY, exposures
 from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
+from replicator.store.inbox import Inbox
+from replicator.store.pausing import Limits
+from replicator.store.store import Store
 from replicator.web.server import WebServer
 
 _JOIN_SECONDS: Final = 5.0

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from rethinkdb import r
 
 from replicator.errors import ServerMissing
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from tests.support.replicator import ReplicatorProcess
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
 from tests.support.servers import USED, RethinkServer

@@ -14,4 +14,4 @@ python=$1 directory=$2 requirements=$3
 echo "Installing pinned packages into $directory ..." >&2
 [ -x "$directory/bin/python" ] || "$python" -m venv "$directory"
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
-"$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
+"$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e . -e sandbox

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed
+
 from benchmarks import programs
 from benchmarks.figures import Measurement
 from benchmarks.place import Place
@@ -18,7 +20,6 @@ from benchmarks.programs import Kind, Program
 from benchmarks.work import Run, Work
 from benchmarks.works import drain
 from benchmarks.writer import write_at_rate
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed
 
 _COUNT = 20_000
 _RATE = 1_000

@@ -19,10 +19,12 @@ from replicator.cli.naming import (
 )
 from replicator.config import Settings
 from replicator.errors import ReplicatorError
-from replicator.outbox import change, feeds, inspect, operations
-from replicator.outbox.change import Change
-from replicator.outbox.check import lock_holder
-from replicator.outbox.requests import OPERATOR
+from replicator.operators import change, inspect
+from replicator.operators.change import Change
+from replicator.outbox import operations
+from replicator.outbox.operations import OPERATOR
+from replicator.outbox.sqlite import feeds
+from replicator.outbox.sqlite.check import lock_holder
 
 _MOST_SHOWN: Final = 20
 _BECOMES: Final = {"redrive": "pending", "park": "parked", "discard": None}

@@ -15,8 +15,8 @@ from replicator.domain.model import Op, TableName
 from replicator.domain.routing import is_matched
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
 from replicator.following import rethinkdb_server
-from replicator.outbox.check import OutboxFacts, check_outbox, wanted_schema
-from replicator.outbox.privacy import REMEDY
+from replicator.outbox.sqlite.check import OutboxFacts, check_outbox, wanted_schema
+from replicator.outbox.sqlite.privacy import REMEDY
 from replicator.publisher import check as publisher
 from replicator.publisher.broker import Queue
 from replicator.service import rabbitmq_broker

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from replicator.cli import options
-from replicator.sandbox.demo.story import Pace, run_demo
+from replicator.errors import SandboxMissing
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,4 +30,14 @@ def demo(
     own. RETHINKDB_URL and RABBITMQ_URL name servers to use instead; what the demo makes there
     has names of its own and is removed. With --json the story goes to standard error.
     """
+    try:
+        # Not above: the servers of the demo are an extra, and not in the container image.
+        from replicator_sandbox.demo.story import Pace, run_demo  # noqa: PLC0415
+    except ModuleNotFoundError as err:
+        if err.name != "replicator_sandbox":
+            raise
+        raise SandboxMissing(
+            "the servers of the demo are not installed",
+            hint="pip install 'replicator[demo]', or run `make demo` in a clone of the project",
+        ) from err
     run_demo(Pace(seconds, rate), as_json=as_json)

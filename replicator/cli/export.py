@@ -13,9 +13,9 @@ from replicator.domain.envelope import STRUCTURED
 from replicator.domain.message import CONTENT_TYPE, STRUCTURED_TYPE, compact_headers, full_headers
 from replicator.domain.model import Entry, TableName, of_table
 from replicator.domain.routing import RoutingKey
-from replicator.outbox import export, inspect
-from replicator.outbox.export import Exported
-from replicator.outbox.inspect import Selection
+from replicator.operators import export, inspect
+from replicator.operators.export import Exported
+from replicator.operators.inspect import Selection
 
 _DEFAULT_ROUTING_KEY: Final = RoutingKey("{table}.{op}")
 

@@ -8,10 +8,10 @@ import typer
 from replicator.cli import options, output
 from replicator.cli.naming import IsDry, OfTable, ask, complete_table
 from replicator.cli.status import recorded_feed
-from replicator.outbox import inspect
-from replicator.outbox.check import lock_holder
-from replicator.outbox.inspect import GapRow
-from replicator.outbox.operate import request_resync, take_as_baseline
+from replicator.operators import inspect
+from replicator.operators.inspect import GapRow
+from replicator.operators.operate import request_resync, take_as_baseline
+from replicator.outbox.sqlite.check import lock_holder
 
 _Table = Annotated[
     str,

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from replicator.cli import change, export, options, output
 from replicator.cli.naming import OfState, OfTable, complete_entry, entry_numbers
-from replicator.outbox import inspect
-from replicator.outbox.inspect import EntryRow, Group, Selection
+from replicator.operators import inspect
+from replicator.operators.inspect import EntryRow, Group, Selection
 
 app = typer.Typer(
     help="The outbox: the messages that RabbitMQ has not confirmed yet.",

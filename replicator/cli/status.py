@@ -12,10 +12,10 @@ from replicator.cli import options, output
 from replicator.cli.live import Facts, live_counts, live_facts
 from replicator.cli.watch import watch
 from replicator.config import Settings
+from replicator.domain.feed import Feed
 from replicator.observation import feed_facts
-from replicator.outbox import inspect
-from replicator.outbox.capture import Feed
-from replicator.outbox.check import lock_holder
+from replicator.operators import inspect
+from replicator.outbox.sqlite.check import lock_holder
 from replicator.web.troubles import find_troubles
 
 _CONFIRMED: Final = "replicator_entries_confirmed_total"

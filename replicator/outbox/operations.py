@@ -15,6 +15,9 @@ from replicator.domain.model import Op
 from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import operations
 
+OPERATOR: Final = "operator"
+"""The reason of an entry that was parked by a command."""
+
 
 class Action(StrEnum):
     """What an operator did, or asked for."""

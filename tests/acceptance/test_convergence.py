@@ -6,9 +6,9 @@ import signal
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
 from tests.support.promises import assert_order_is_kept, wait_for_equality
 from tests.support.replicator import ReplicatorProcess

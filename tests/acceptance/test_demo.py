@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from tests.support.servers import RethinkServer
 from tests.support.wait import wait_until
 

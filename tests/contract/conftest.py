@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 
-from replicator.sandbox import EmbeddedRethinkDB
 from tests.contract.eventually import allowed
 from tests.contract.raw import RawConnection
 from tests.support.rethink import RealRethinkDB, find_rethinkdb

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 from rethinkdb.errors import ReqlDriverError
 
-from replicator.sandbox import EmbeddedRethinkDB
 from tests.support.rethink import RealRethinkDB, driver_socket, find_rethinkdb
 
 AnyServer = EmbeddedRethinkDB | RealRethinkDB

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.deploy.expressions import Expression, of_alerts, of_dashboard, of_recordings, rules
 from tests.deploy.prometheus import Prometheus
 from tests.support.consumer import Consumer

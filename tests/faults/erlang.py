@@ -9,7 +9,7 @@ import select
 import subprocess
 from typing import Self
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 _ANSWER_SECONDS = 30
 # Reads a node and an expression a line, evaluates it there, prints the result on one line.

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
 from replicator.fault_points import VARIABLE, FaultPoint
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer, Message
 from tests.support.promises import assert_order_is_kept, wait_for_equality
 from tests.support.proxy import TcpProxy

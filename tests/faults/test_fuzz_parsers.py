@@ -28,7 +28,7 @@ from replicator.domain.feed_document import Change, decode_response, key_reader,
 from replicator.domain.message import entry_number, message_id
 from replicator.domain.routing import RoutingKey
 from replicator.errors import OutboxUnusable
-from replicator.outbox.engine import parse_url
+from replicator.outbox.sqlite.engine import parse_url
 from replicator.source.changefeed import _Decoder, _Undecodable
 from replicator.source.wire import Payload
 from tests.faults.fuzzing import (

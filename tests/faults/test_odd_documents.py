@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 from rethinkdb.ast import ReQLEncoder
 
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.storage import SERVER_NAME
 from tests.contract.raw import RawConnection
 from tests.support.consumer import Consumer, Message
 from tests.support.replicator import ReplicatorProcess

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import errors as reql
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.faults.cluster_run import TABLE, ClusterRun, Measured, under_load
 from tests.faults.recorder import REPLICATED
 from tests.faults.rethinkdb_cluster import RethinkDBCluster, Shard, everywhere

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pika
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.domain.hosts import InTurn
 from replicator.publisher import broker as broker_module
 from replicator.publisher import link as link_module
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.faults.cluster_run import Measured, under_load
 from tests.faults.recorder import REPLICATED
 from tests.support.consumer import Consumer

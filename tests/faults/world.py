@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import errors as reql
 from rethinkdb import r
 
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.faults.erlang import ErlangShell
 from tests.faults.recorder import Recorder, refusing_above
 from tests.faults.supervised import Supervised

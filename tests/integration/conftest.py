@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
+from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 
 from replicator.domain.model import TableName
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
-from replicator.sandbox.storage import SERVER_NAME
 from tests.support.reading import make_impatient, new_table
 from tests.support.servers import RethinkServer
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from replicator_sandbox.rabbitmq import find_rabbitmq
 
 from benchmarks import npm, programs
-from replicator.sandbox.rabbitmq import find_rabbitmq
 
 _ROOT = Path(__file__).parents[2]
 

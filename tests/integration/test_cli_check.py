@@ -9,10 +9,10 @@ from typing import Any
 
 import pika
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.outbox.lock import OutboxLock
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
+from replicator.outbox.sqlite.lock import OutboxLock
 from tests.support.command import Command, Done, command_line
 from tests.support.outbox import outbox
 from tests.support.ports import free_port

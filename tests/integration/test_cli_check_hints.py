@@ -12,11 +12,11 @@ from typing import Any
 
 import pika
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import errors as reql
 from rethinkdb import r
 
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from replicator.source import check as source_check
 from tests.support.command import Command, command_line
 from tests.support.outbox import outbox

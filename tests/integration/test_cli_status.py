@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.ports import free_port
 from tests.support.proxy import TcpProxy
 from tests.support.replicator import ReplicatorProcess

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
 from replicator.config import load_settings
 from replicator.errors import ReplicatorError
 from replicator.following import rethinkdb_server
 from replicator.publisher.broker import connect as connect_to_rabbitmq
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from replicator.service import rabbitmq_broker
 from replicator.source.connection import connect as connect_to_rethinkdb
 from tests.support.consumer import Consumer

@@ -12,10 +12,10 @@ from typing import Any
 
 import pika
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 from rethinkdb.errors import ReqlPermissionError
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.contract.eventually import denied
 from tests.support.consumer import Consumer
 from tests.support.replicator import ReplicatorProcess

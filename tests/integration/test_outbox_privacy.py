@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rethinkdb import r
 
-from replicator.outbox.privacy import exposures, make_directory
+from replicator.outbox.sqlite.privacy import exposures, make_directory
 from tests.support.replicator import ReplicatorProcess
 from tests.support.wait import wait_until
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from replicator.web.server import WebServer
 from tests.support.chromium import PATIENCE, Chromium
 from tests.support.markers import MARKER

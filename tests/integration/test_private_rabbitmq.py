@@ -12,10 +12,10 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
+from replicator_sandbox import rabbitmq
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed, find_rabbitmq
 
 from replicator.errors import ServerMissing
-from replicator.sandbox import rabbitmq
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed, find_rabbitmq
 from tests.support.consumer import Consumer
 from tests.support.proxy import TcpProxy
 from tests.support.tls import Certificates, make_certificates

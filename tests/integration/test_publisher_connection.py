@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pika
 import pytest
 from pika import heartbeat
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.errors import BrokerUnavailable
 from replicator.publisher import broker as broker_module
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
 from tests.support.ports import free_port
 from tests.support.proxy import TcpProxy

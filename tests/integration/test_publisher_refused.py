@@ -8,12 +8,12 @@ from urllib.parse import unquote, urlsplit
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.domain.retry import Backoff
 from replicator.errors import BrokerRefused, ReplicatorError
 from replicator.publisher import publisher as publisher_module
 from replicator.publisher.broker import Broker, Queue
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
 from tests.support.publishing import RunningPublisher, broker_of, make_entry
 from tests.support.wait import wait_until

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 
 from replicator.errors import BrokerRefused
 from replicator.publisher.broker import Broker
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
 from tests.support.consumer import Consumer
 from tests.support.publishing import (
     RunningPublisher,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox import EmbeddedRethinkDB
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
 from tests.support.promises import assert_order_is_kept, wait_for_equality
 from tests.support.proxy import TcpProxy

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.deploy.programs import program
 from tests.support.consumer import Consumer
 from tests.support.replicator import ReplicatorProcess

@@ -9,9 +9,9 @@ from typing import Any
 
 import pika
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.replicator import ReplicatorProcess
 from tests.support.servers import RethinkServer
 

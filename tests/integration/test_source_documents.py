@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 
 from replicator.domain.feed_document import Change, key_reader
 from replicator.domain.model import TableName
 from replicator.errors import SettingsInvalid
-from replicator.sandbox.storage import SERVER_NAME
 from replicator.source.changefeed import FieldRules
 from tests.support.reading import RunningReader, new_table, server_of
 from tests.support.servers import RethinkServer

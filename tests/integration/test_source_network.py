@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 
 from replicator.domain.model import Cause
-from replicator.sandbox import EmbeddedRethinkDB
 from replicator.source import reader as reader_module
 from tests.support.ports import free_port
 from tests.support.proxy import TcpProxy

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 
 from replicator.domain.feed_document import key_reader
 from replicator.domain.model import TableName
-from replicator.sandbox.storage import SERVER_NAME
 from replicator.source.wire import Payload
 from tests.support.reading import RunningReader, server_of
 from tests.support.servers import RethinkServer

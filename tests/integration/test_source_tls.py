@@ -4,11 +4,11 @@ import ssl
 from pathlib import Path
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 
 from replicator.domain.model import TableName
 from replicator.errors import SourceRefused
-from replicator.sandbox import EmbeddedRethinkDB
 from tests.support.reading import RunningReader, new_table, server_of
 from tests.support.servers import RethinkServer
 from tests.support.tls import Certificates, make_certificates

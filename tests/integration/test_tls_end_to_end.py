@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
 from replicator.domain.model import TableName
-from replicator.sandbox.rabbitmq import PrivateRabbitMQ
 from tests.support.consumer import Consumer
 from tests.support.reading import new_table
 from tests.support.replicator import ReplicatorProcess

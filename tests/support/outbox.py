@@ -8,15 +8,15 @@ from typing import Any
 
 import sqlalchemy
 
+from replicator.domain.feed import Feed
 from replicator.domain.feed_document import Change
 from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, Item, SnapshotRead
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
-from replicator.outbox.capture import Feed
-from replicator.outbox.engine import open_engine
-from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.migrate import upgrade
-from replicator.outbox.store import Limits, Store, TableSettings
+from replicator.outbox.sqlite.engine import open_engine
+from replicator.store.inbox import Inbox, Work
+from replicator.store.store import Limits, Store, TableSettings
 
 SECOND = 1_000_000
 TABLE = TableName("db", "t")

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from replicator.sandbox.rabbitmq import TlsFiles
+from replicator_sandbox.rabbitmq import TlsFiles
 
 _CA = """
 basicConstraints = critical, CA:TRUE

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replicator.domain.model import Failure, Outcomes, TableName
-from replicator.outbox import export
+from replicator.operators import export
 from tests.support.command import Command, command_line
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import Outbox, outbox, table

@@ -9,8 +9,8 @@ import pytest
 
 from replicator.domain.feed_document import Change
 from replicator.domain.model import Cause, Failure, Outcomes, TableName
-from replicator.outbox import inspect
-from replicator.outbox.lock import OutboxLock
+from replicator.operators import inspect
+from replicator.outbox.sqlite.lock import OutboxLock
 from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import Outbox, outbox, table

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
 from replicator.domain.flow import TableDropped, TableFound
 from replicator.domain.model import Cause, TableName
-from replicator.outbox import capture, store
-from replicator.outbox.feed import Feed
-from replicator.outbox.pausing import Limits
+from replicator.store import capture, store
+from replicator.store.pausing import Limits
 from tests.support.feed_elements import add, initial
 from tests.support.outbox import TABLE, Outbox, outbox, table
 

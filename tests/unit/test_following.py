@@ -8,13 +8,13 @@ import pytest
 
 from replicator import following as following_module
 from replicator.config import load_settings
+from replicator.domain.feed import Feed
 from replicator.domain.flow import FeedClosed, Item, TableDropped, TableFound
 from replicator.domain.model import TableName
 from replicator.domain.reconcile import TableRules
 from replicator.errors import SourceUnavailable, TableUnusable
 from replicator.following import Following
 from replicator.metrics import Metrics
-from replicator.outbox.feed import Feed
 from tests.support.wait import wait_until
 
 A, B, NAMED = TableName("shop", "a"), TableName("shop", "b"), TableName("blog", "posts")

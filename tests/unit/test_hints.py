@@ -12,8 +12,8 @@ _KINDS = {name for name, value in vars(errors).items() if isinstance(value, type
 _REACHED = (
     "cli/check.py",
     "config/load.py",
-    "outbox/check.py",
-    "outbox/engine.py",
+    "outbox/sqlite/check.py",
+    "outbox/sqlite/engine.py",
     "outbox/migrate.py",
     "outbox/rows.py",
     "publisher/broker.py",

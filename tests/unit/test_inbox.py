@@ -8,8 +8,8 @@ import pytest
 from replicator.domain.feed_document import Change
 from replicator.domain.flow import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
-from replicator.outbox import inbox as inbox_module
-from replicator.outbox.inbox import Inbox, Work
+from replicator.store import inbox as inbox_module
+from replicator.store.inbox import Inbox, Work
 from tests.support.wait import wait_until
 
 MIB = 1024 * 1024

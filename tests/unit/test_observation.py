@@ -15,9 +15,9 @@ from replicator.config import load_settings
 from replicator.domain.feed_state import FeedState
 from replicator.metrics import Metrics
 from replicator.observation import Observation
-from replicator.outbox import pausing
-from replicator.outbox.entries import Totals
+from replicator.outbox.sqlite.entries import Totals
 from replicator.publisher.publisher import PublisherStatus
+from replicator.store import pausing
 from replicator.web.server import _ROUTES
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 -- as shutil's, made in one line

@@ -16,8 +16,8 @@ from replicator.errors import (
     OutboxUnavailable,
     OutboxUnusable,
 )
-from replicator.outbox import engine as engine_module
-from replicator.outbox.engine import (
+from replicator.outbox.sqlite import engine as engine_module
+from replicator.outbox.sqlite.engine import (
     data_version,
     database_path,
     give_back_space,
@@ -26,7 +26,7 @@ from replicator.outbox.engine import (
     parse_url,
     translated,
 )
-from replicator.outbox.lock import OutboxLock
+from replicator.outbox.sqlite.lock import OutboxLock
 
 
 def make(tmp_path: Path) -> Engine:
@@ -223,7 +223,7 @@ def test_only_another_connections_change_is_noticed(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from replicator.outbox.lock import OutboxLock
+from replicator.outbox.sqlite.lock import OutboxLock
 with OutboxLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

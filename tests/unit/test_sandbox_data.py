@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from replicator.sandbox.datum import compare, decode, encode, merged, pretty
-from replicator.sandbox.doubles import Double, double_text, number_from
-from replicator.sandbox.keys import MAX_KEY_BYTES, key_bytes
-from replicator.sandbox.pseudo_types import time_at
-from replicator.sandbox.reql_errors import ReqlError
+from replicator_sandbox.datum import compare, decode, encode, merged, pretty
+from replicator_sandbox.doubles import Double, double_text, number_from
+from replicator_sandbox.keys import MAX_KEY_BYTES, key_bytes
+from replicator_sandbox.pseudo_types import time_at
+from replicator_sandbox.reql_errors import ReqlError
 
 _numbers = st.floats(allow_nan=False, allow_infinity=False).map(number_from)
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 from rethinkdb.errors import ReqlDriverError, ReqlOpFailedError, ReqlTimeoutError
 
-from replicator.sandbox import EmbeddedRethinkDB
 from tests.support.rethink import driver_socket
 from tests.support.tls import make_certificates
 from tests.support.wait import wait_until

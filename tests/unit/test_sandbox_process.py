@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from replicator_sandbox import SandboxControl
 from rethinkdb import r
 
-from replicator.sandbox import SandboxControl
 from tests.support.rethink import driver_socket
 
 
@@ -17,7 +17,7 @@ from tests.support.rethink import driver_socket
 def _sandbox(*options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Run the process; yield it with the lines that it printed up to ``ready``."""
     with subprocess.Popen(
-        [sys.executable, "-m", "replicator.sandbox", "--port", "0", *options],
+        [sys.executable, "-m", "replicator_sandbox", "--port", "0", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

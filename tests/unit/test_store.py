@@ -12,9 +12,9 @@ from replicator.domain.feed_document import Change
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.outbox import capture, store
-from replicator.outbox.inbox import Work
-from replicator.outbox.pausing import Limits
+from replicator.store import capture, store
+from replicator.store.inbox import Work
+from replicator.store.pausing import Limits
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import Outbox, outbox
 

@@ -12,7 +12,7 @@ import pytest
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Failure, Outcomes
 from replicator.domain.retry import Backoff
-from replicator.outbox import pausing, store
+from replicator.store import pausing, store
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
 

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.domain.feed_document import Change
 from replicator.domain.feed_state import FeedState
-from replicator.outbox import capture
+from replicator.store import capture
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import Outbox, outbox, table
 

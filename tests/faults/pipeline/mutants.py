@@ -14,15 +14,16 @@ from pika import spec
 from replicator.domain.model import Entry, Failure, Origin
 from replicator.domain.seen_rows import SeenRows
 from replicator.domain.window import Window
-from replicator.outbox import capture, entries, index, requests, store
-from replicator.outbox.capture import Capture
-from replicator.outbox.inbox import Inbox, Work
-from replicator.outbox.store import Store
+from replicator.outbox.sqlite import entries, index
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.incoming import Incoming
 from replicator.publisher.publisher import Publisher
 from replicator.publisher.reports import Reports
 from replicator.source.reader import FeedReader
+from replicator.store import capture, requests, store
+from replicator.store.capture import Capture
+from replicator.store.inbox import Inbox, Work
+from replicator.store.store import Store
 from tests.faults.pipeline.simulated_link import SimulatedLink
 
 

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import QueuePool
 
 from replicator.errors import OutboxUnavailable
-from replicator.outbox import change, engine
+from replicator.operators import change
 from replicator.outbox.operations import Action
+from replicator.outbox.sqlite import engine
 from tests.faults.pipeline.parts import Database
 
 if TYPE_CHECKING:

@@ -22,16 +22,17 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.metrics import Metrics
-from replicator.outbox import capture, engine, inbox, statements, store
-from replicator.outbox.engine import open_engine
-from replicator.outbox.inbox import Inbox, Work
 from replicator.outbox.migrate import upgrade
-from replicator.outbox.store import Store
+from replicator.outbox.sqlite import engine, statements
+from replicator.outbox.sqlite.engine import open_engine
 from replicator.publisher import delivery, publisher
 from replicator.source import reader as reader_module
 from replicator.source.changefeed import Changefeed
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch
+from replicator.store import capture, inbox, store
+from replicator.store.inbox import Inbox, Work
+from replicator.store.store import Store
 from tests.faults.pipeline.clock import SimulatedClock
 from tests.faults.pipeline.simulated_source import (
     SimulatedConnection,

@@ -13,11 +13,11 @@ from typing import Any
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import TableName
 from replicator.errors import BrokerUnavailable, ChannelClosed
-from replicator.outbox.inbox import Inbox
-from replicator.outbox.pausing import Limits
-from replicator.outbox.store import TableSettings
 from replicator.publisher.broker import Broker, Publication
 from replicator.publisher.publisher import Publisher
+from replicator.store.inbox import Inbox
+from replicator.store.pausing import Limits
+from replicator.store.store import TableSettings
 from tests.faults.pipeline import parts
 from tests.faults.pipeline.ledger import Ledger, Settings, Violation, require
 from tests.faults.pipeline.operator import Operator

@@ -1,0 +1,250 @@
+"""Opening an outbox's database, and all that is particular to a kind of database.
+
+SQLite is the default: WAL, so that the commands can read while the service writes, and
+``synchronous=FULL``, so that a commit survives a power cut. Errors of the database become this
+project's own here, so that callers know what passes by itself and what does not.
+"""
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, MultipleResultsFound, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+
+from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
+from replicator.outbox.sqlite import statements
+from replicator.outbox.sqlite.privacy import FILE_MODE, make_directory
+
+_BUSY_TIMEOUT_MS: Final = 5000
+# The system caches the file as well: a larger one was not faster, and it never shrinks again.
+_CACHE_KIB: Final = 4 * 1024
+_WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# A commit writes each page that it touches, most of them for a row or two: half of SQLite's own
+# 4 KB takes a twentieth off a small commit (docs/performance.md).
+_PAGE_BYTES: Final = 2048
+# SQLite's own 1,000 pages are full after some thousand changes. Most pages are written again
+# soon, when their entries are settled: copied less often, they are copied once.
+_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+_AUTO_VACUUM_INCREMENTAL: Final = 2
+_DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
+
+# SQLite's primary result codes (sqlite.org/rescode.html) of failures that can pass by themselves:
+# BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
+_PASSING: Final = frozenset({5, 6, 7, 9, 10, 13, 14, 15})
+_READONLY: Final = 8
+_PRIMARY_CODE_MASK: Final = 0xFF
+
+
+def parse_url(url: str) -> URL:
+    """Return the parsed SQLAlchemy URL of an outbox.
+
+    Raises:
+        OutboxUnusable: it is not one, or its database is not supported.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as err:
+        raise OutboxUnusable(
+            "the outbox url is not an SQLAlchemy URL", hint="for example sqlite:///replicator.db"
+        ) from err
+    if parsed.get_backend_name() != "sqlite":
+        raise OutboxUnusable(
+            f"the outbox cannot be on {parsed.get_backend_name()}: this version supports SQLite",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if parsed.drivername not in _DRIVERS or parsed.host or parsed.username:
+        raise OutboxUnusable(
+            "the outbox url has a driver, a user or a host, and none is supported",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise OutboxUnusable(
+            "an outbox in memory would lose what was captured when the process ends",
+            hint="set outbox.url to sqlite:///PATH on a local or block volume",
+        )
+    if parsed.query or parsed.database.startswith("file:"):
+        raise OutboxUnusable(
+            "the outbox url has parameters, and none is supported",
+            hint="set outbox.url to sqlite:///PATH",
+        )
+    if _is_directory(parsed.database):
+        raise OutboxUnusable(
+            f"the outbox cannot be at {parsed.database}: that is a directory",
+            hint="set outbox.url to a file in it: sqlite:///PATH/replicator.db",
+        )
+    return parsed
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        # Strictly: Path's own question takes a NUL for a file that is not there.
+        return stat.S_ISDIR(Path(path).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # the lock or the file cannot be made there: whoever tries says so
+    except (OSError, ValueError) as err:
+        raise OutboxUnusable(
+            f"the outbox cannot be at {path!r}: {getattr(err, 'strerror', None) or err}",
+            hint="set outbox.url to a place that this user may write",
+        ) from err
+
+
+def database_path(url: str) -> Path:
+    """Return the file of an SQLite outbox; raises `OutboxUnusable` as `parse_url` does."""
+    return Path(parse_url(url).database or "").absolute()
+
+
+def open_engine(url: str, *, create: bool = False) -> Engine:
+    """Return an engine on an outbox; every connection has the settings that it needs.
+
+    Args:
+        url: an SQLAlchemy URL.
+        create: make the file (mode 0600) when there is none.
+
+    Raises:
+        OutboxMissing: there is no such file and ``create`` is false.
+        OutboxUnusable: the place cannot be used.
+    """
+    path = database_path(url)
+    if not path.exists():
+        if not create:
+            raise OutboxMissing(
+                f"there is no outbox at {path}",
+                hint="`replicator run` creates it; --outbox names another",
+            )
+        _create_file(path)
+    try:
+        engine = create_engine(
+            parse_url(url),
+            poolclass=NullPool,
+            # The store's connection is used by whoever has its turn: never by two at once.
+            connect_args={"timeout": 5.0, "check_same_thread": False},
+        )
+    except (ArgumentError, NoSuchModuleError) as err:
+        raise OutboxUnusable(
+            f"the outbox url cannot be used: {err}", hint="set outbox.url to sqlite:///PATH"
+        ) from err
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def open_reader(url: str) -> Engine:
+    """Return an engine for commands that only read; they never block the service's writes."""
+    engine = open_engine(url)
+    event.remove(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read: it will hold documents."""
+    try:
+        make_directory(path.parent)
+        path.touch(mode=FILE_MODE)
+    except OSError as err:
+        raise OutboxUnusable(
+            f"the outbox cannot be created at {path}: {err.strerror}",
+            hint="set outbox.url to a place that this user may write",
+        ) from err
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # SQLAlchemy begins transactions; the DBAPI must not do it a second time.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    # Before the first table exists: lets free pages be given back later, in small steps. To set it
+    # again would write, and a command that only reads would wait for the service's lock.
+    if cursor.execute("PRAGMA auto_vacuum").fetchone() != (_AUTO_VACUUM_INCREMENTAL,):
+        cursor.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    (page_bytes,) = cursor.execute("PRAGMA page_size").fetchone()
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
+    cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    cursor.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Debian builds SQLite to write zeros over every page that is freed: each entry was then written
+    # twice more, to be forgotten. What is deleted within a page is still overwritten.
+    cursor.execute("PRAGMA secure_delete = FAST")
+    cursor.close()
+
+
+def _begin_immediately(connection: Connection) -> None:
+    if not statements.is_within_transaction(connection):
+        statements.run(connection, statements.BEGIN)
+
+
+@contextmanager
+def translated(path: object = None) -> Iterator[None]:
+    """Turn errors of the database into this project's own.
+
+    Raises:
+        OutboxUnavailable: passes by itself (disk full, locked, I/O error); safe to repeat, the
+            transaction was rolled back.
+        OutboxUnusable: does not pass (not a database, corrupt, read-only).
+    """
+    try:
+        yield
+    except DatabaseError as err:
+        raise _translate(err.orig, _at(path)) from err
+    except sqlite3.DatabaseError as err:
+        raise _translate(err, _at(path)) from err
+    except UnicodeDecodeError as err:
+        # SQLite quotes the schema in what it says, and Python's module reads that as text.
+        raise OutboxUnusable(
+            f"the outbox{_at(path)} is damaged: {err.reason} in what SQLite says of it",
+            hint="move the file away: a new outbox starts with a new snapshot",
+        ) from err
+    except MultipleResultsFound as err:
+        raise OutboxUnusable(
+            f"the outbox{_at(path)} is damaged: it has two rows where there can be one",
+            hint="move the file away: a new outbox starts with a new snapshot",
+        ) from err
+
+
+def _at(path: object) -> str:
+    return f" at {path}" if path else ""
+
+
+def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
+    error = " ".join(str(error).split())  # it may quote a damaged schema, line ends and all
+    if code in _PASSING:
+        return OutboxUnavailable(
+            f"the outbox{where} cannot be written now: {error}",
+            hint="free disk space, or end what keeps it locked",
+        )
+    if code == _READONLY:
+        return OutboxUnusable(
+            f"the outbox{where} is read-only: {error}",
+            hint="let this user write the file and its directory",
+        )
+    return OutboxUnusable(
+        f"the outbox{where} cannot be used: {error}",
+        hint="name another file with --outbox, or move this one away: a new outbox starts with a "
+        "new snapshot",
+    )
+
+
+def give_back_space(connection: Connection, pages: int) -> int:
+    """Return up to ``pages`` free pages to the file system; returns how many are still free."""
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    cursor = connection.connection.cursor()
+    # One page at a time: the pragma frees a page with each of its rows, its rows have no columns,
+    # and sqlite3 takes no more than one row of a statement without columns.
+    for _ in range(min(free, pages)):
+        cursor.execute("PRAGMA incremental_vacuum(1)")
+    cursor.close()
+    return max(0, free - pages)
+
+
+def data_version(connection: Connection) -> int:
+    """Return a number that changes when another connection has changed the database."""
+    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
