@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 from pika import spec
 
-from replicator.domain.feed_document import Change, decode_response
-from replicator.domain.flow import FeedBatch
+from replicator.domain.feed_element import Change, decode_response
+from replicator.domain.items import FeedBatch
 from replicator.domain.model import Entry, Outcomes
 from replicator.metrics import Metrics
 from replicator.outbox.sqlite import entries

@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from replicator.outbox.schema import metadata
-from replicator.outbox.sqlite.engine import open_engine
+from replicator.outbox.sqlite.connection import open_engine
 
 
 def run(connection: Connection) -> None:

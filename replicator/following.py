@@ -17,9 +17,10 @@ import msgspec
 
 from replicator.config import Settings, Table
 from replicator.domain.feed import Feed
-from replicator.domain.flow import FeedSink, TableDropped, TableFound, TableSettings
 from replicator.domain.hosts import InTurn
+from replicator.domain.items import TableDropped, TableFound, TableSettings
 from replicator.domain.model import TableName
+from replicator.domain.ports import FeedSink
 from replicator.errors import ReplicatorError
 from replicator.log import get_logger
 from replicator.metrics import Metrics

@@ -18,7 +18,7 @@ from replicator.domain.model import TableName
 from replicator.following import Following
 from replicator.log import redact_text
 from replicator.metrics import Metrics
-from replicator.outbox.sqlite.engine import database_path
+from replicator.outbox.sqlite.connection import database_path
 from replicator.publisher.publisher import Publisher
 from replicator.store.pausing import is_disk_low
 from replicator.store.store import Store

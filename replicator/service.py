@@ -32,8 +32,8 @@ from replicator.following import Following, Worker
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
-from replicator.outbox.migrate import upgrade
-from replicator.outbox.sqlite.engine import database_path, open_engine
+from replicator.outbox.migrations import upgrade
+from replicator.outbox.sqlite.connection import database_path, open_engine
 from replicator.outbox.sqlite.lock import OutboxLock
 from replicator.outbox.sqlite.privacy import REMEDY, exposures
 from replicator.publisher.broker import Broker, Publication, Queue

@@ -10,12 +10,18 @@ from replicator.cli import options, output
 from replicator.cli.naming import OfState, OfTable, entry_numbers
 from replicator.config import Settings
 from replicator.domain.envelope import STRUCTURED
-from replicator.domain.message import CONTENT_TYPE, STRUCTURED_TYPE, compact_headers, full_headers
 from replicator.domain.model import Entry, TableName, of_table
+from replicator.domain.properties import (
+    CONTENT_TYPE,
+    STRUCTURED_TYPE,
+    compact_headers,
+    full_headers,
+)
 from replicator.domain.routing import RoutingKey
-from replicator.operators import export, inspect
+from replicator.operators import export
+from replicator.operators import listing as inspect
 from replicator.operators.export import Exported
-from replicator.operators.inspect import Selection
+from replicator.operators.listing import Selection
 
 _DEFAULT_ROUTING_KEY: Final = RoutingKey("{table}.{op}")
 

@@ -8,9 +8,9 @@ import typer
 from replicator.cli import options, output
 from replicator.cli.naming import IsDry, OfTable, ask, complete_table
 from replicator.cli.status import recorded_feed
-from replicator.operators import inspect
-from replicator.operators.inspect import GapRow
-from replicator.operators.operate import request_resync, take_as_baseline
+from replicator.operators import listing as inspect
+from replicator.operators.feeds import request_resync, take_as_baseline
+from replicator.operators.listing import GapRow
 from replicator.outbox.sqlite.check import lock_holder
 
 _Table = Annotated[

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from replicator.cli import options, output
-from replicator.domain.message import ORIGIN_HEADER
+from replicator.domain.properties import ORIGIN_HEADER
 from replicator.publisher.listen import Message
 from replicator.publisher.listen import listen as messages_of
 from replicator.service import rabbitmq_broker

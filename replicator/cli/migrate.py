@@ -3,7 +3,7 @@
 import typer
 
 from replicator.cli import options, output
-from replicator.operators.operate import migrate as migrate_outbox
+from replicator.operators.feeds import migrate as migrate_outbox
 
 
 def add_to(app: typer.Typer) -> None:

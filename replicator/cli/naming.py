@@ -11,8 +11,8 @@ import typer
 from replicator.cli import output
 from replicator.config import load_settings
 from replicator.errors import EntryUnknown, ReplicatorError
-from replicator.operators import inspect
-from replicator.operators.inspect import Selection
+from replicator.operators import listing as inspect
+from replicator.operators.listing import Selection
 
 _MOST_DIGITS: Final = 19
 _MOST_OFFERED: Final = 50

@@ -9,10 +9,11 @@ import msgspec
 import typer
 from rich.text import Text
 
-from replicator.cli import change, export, options, output
+from replicator.cli import entries as change
+from replicator.cli import export, options, output
 from replicator.cli.naming import OfState, OfTable, complete_entry, entry_numbers
-from replicator.operators import inspect
-from replicator.operators.inspect import EntryRow, Group, Selection
+from replicator.operators import listing as inspect
+from replicator.operators.listing import EntryRow, Group, Selection
 
 app = typer.Typer(
     help="The outbox: the messages that RabbitMQ has not confirmed yet.",

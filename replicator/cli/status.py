@@ -14,7 +14,7 @@ from replicator.cli.watch import watch
 from replicator.config import Settings
 from replicator.domain.feed import Feed
 from replicator.observation import feed_facts
-from replicator.operators import inspect
+from replicator.operators import listing as inspect
 from replicator.outbox.sqlite.check import lock_holder
 from replicator.web.troubles import find_troubles
 

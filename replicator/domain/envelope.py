@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from replicator.domain.message import message_id
 from replicator.domain.model import Entry, Op, Origin, TableName
+from replicator.domain.properties import message_id
 
 Wrap = Callable[[bytes | msgspec.Raw, bytes | msgspec.Raw], bytes]
 """From the old and the new document (raw JSON, ``null`` for none) to a body, or to its core."""

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.domain.envelope import NULL, Seal, Wrap, change_envelope, key_document
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from replicator.domain.model import Known, Op, Origin
 
 INITIAL: Final = "initial"

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Select, select
 
 from replicator.domain.model import Entry
-from replicator.operators.inspect import (
+from replicator.operators.listing import (
     ENTRY_COLUMNS,
     MOST_NUMBER,
     EntryRow,
@@ -17,7 +17,7 @@ from replicator.operators.inspect import (
     outbox_id,
     ranges,
 )
-from replicator.outbox.rows import sound
+from replicator.outbox.records import sound
 from replicator.outbox.schema import PARKED, entries
 from replicator.outbox.sqlite import feeds
 

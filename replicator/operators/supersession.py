@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select, text
 
 from replicator.domain.superseded import states
-from replicator.operators.inspect import ranges
+from replicator.operators.listing import ranges
 from replicator.outbox.schema import entries
 
 _OF_THE_SAME: Final = text(

@@ -11,7 +11,6 @@ from typing import Final
 
 from pika import spec
 
-from replicator.domain.message import compact_headers, entry_number, full_headers
 from replicator.domain.model import (
     Entry,
     Failure,
@@ -21,6 +20,7 @@ from replicator.domain.model import (
     TableName,
     of_table,
 )
+from replicator.domain.properties import compact_headers, entry_number, full_headers
 from replicator.domain.retry import REFUSED
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.domain.window import Confirmed, Limits, Window

@@ -13,8 +13,8 @@ from typing import Final
 from pika import data
 
 from replicator.domain.envelope import STRUCTURED
-from replicator.domain.message import CONTENT_TYPE, STRUCTURED_TYPE
 from replicator.domain.model import Entry, Op
+from replicator.domain.properties import CONTENT_TYPE, STRUCTURED_TYPE
 
 _FRAME_END: Final = b"\xce"
 _METHOD, _HEADER, _BODY = 1, 2, 3

@@ -13,7 +13,7 @@ import msgspec
 from rethinkdb import errors as reql
 from rethinkdb import r
 
-from replicator.domain.feed_document import Change, decode_response, skipped_changes
+from replicator.domain.feed_element import Change, decode_response, skipped_changes
 from replicator.domain.model import TableName
 from replicator.errors import FeedAborted, FeedOverflowed, SettingsInvalid
 from replicator.source.connection import (

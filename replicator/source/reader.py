@@ -8,9 +8,10 @@ from typing import Final
 
 import tenacity
 
-from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, FeedSink, SnapshotRead
+from replicator.domain.feed_element import Change
+from replicator.domain.items import FeedBatch, FeedClosed, FeedOpened, SnapshotRead
 from replicator.domain.model import Cause, TableName
+from replicator.domain.ports import FeedSink
 from replicator.domain.retry import CONNECT, PERMANENT
 from replicator.errors import (
     FeedLost,

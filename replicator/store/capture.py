@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from replicator.domain.feed import Feed, Gap, Snapshot
-from replicator.domain.feed_document import key_reader
+from replicator.domain.feed_element import key_reader
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
-from replicator.domain.flow import (
+from replicator.domain.items import (
     FeedBatch,
     FeedClosed,
     FeedOpened,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from replicator.domain.flow import FeedBatch, Item
+from replicator.domain.items import FeedBatch, Item
 from replicator.domain.model import Outcomes
 
 _MOST_BYTES: Final = 4 * 1024 * 1024

@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 from replicator import __version__
 from replicator.domain.envelope import envelope
 from replicator.domain.feed import Feed
-from replicator.domain.flow import TableSettings
+from replicator.domain.items import TableSettings
 from replicator.domain.reconcile import TableRules
 from replicator.log import get_logger
 from replicator.outbox.sqlite import feeds, index

@@ -25,23 +25,24 @@ from sqlalchemy import Connection, Engine
 
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
-from replicator.domain.flow import EntrySink, TableSettings
+from replicator.domain.items import TableSettings
 from replicator.domain.model import Entry, Outcomes, TableName
+from replicator.domain.ports import EntrySink
 from replicator.domain.retry import OUTBOX
 from replicator.errors import OutboxUnavailable, ReplicatorError
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox.sqlite import entries, feeds, index, statements
-from replicator.outbox.sqlite.engine import data_version, give_back_space, translated
+from replicator.outbox.sqlite.connection import data_version, give_back_space, translated
 from replicator.outbox.sqlite.entries import Totals
 from replicator.outbox.sqlite.identity import SameFile, load_or_create, save_last_entry
 from replicator.store.capture import Capture
-from replicator.store.closed import ClosedTables
 from replicator.store.inbox import Inbox, Work
+from replicator.store.orders import RequestResync, Requests
 from replicator.store.pausing import Limits, is_disk_low, paused, resumed
 from replicator.store.registering import registered
-from replicator.store.requests import RequestResync, Requests
+from replicator.store.series import ClosedTables
 
 _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from replicator_sandbox import doubles
+from replicator_sandbox import floats as doubles
 from replicator_sandbox.reql_errors import logic
 
 Datum = Any

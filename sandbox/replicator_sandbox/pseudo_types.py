@@ -10,7 +10,7 @@ import math
 import re
 
 from replicator_sandbox.datum import PSEUDO_TYPE, Datum, encode, pretty, type_name
-from replicator_sandbox.doubles import number_from
+from replicator_sandbox.floats import number_from
 from replicator_sandbox.reql_errors import logic, missing
 
 _ZONE = re.compile(r"([+-])(\d\d):?(\d\d)?$")

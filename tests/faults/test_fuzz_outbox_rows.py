@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.operators import change as change_entries
-from replicator.operators.operate import request_resync
+from replicator.operators import entries as change_entries
+from replicator.operators.feeds import request_resync
 from replicator.outbox.schema import metadata
 from tests.faults.fuzzing import fuzz
 from tests.support.command import Command, Done, command_line

@@ -24,11 +24,11 @@ from replicator.config.values import (
 )
 from replicator.domain import deep_json
 from replicator.domain.envelope import key_document
-from replicator.domain.feed_document import Change, decode_response, key_reader, skipped_changes
-from replicator.domain.message import entry_number, message_id
+from replicator.domain.feed_element import Change, decode_response, key_reader, skipped_changes
+from replicator.domain.properties import entry_number, message_id
 from replicator.domain.routing import RoutingKey
 from replicator.errors import OutboxUnusable
-from replicator.outbox.sqlite.engine import parse_url
+from replicator.outbox.sqlite.connection import parse_url
 from replicator.source.changefeed import _Decoder, _Undecodable
 from replicator.source.wire import Payload
 from tests.faults.fuzzing import (

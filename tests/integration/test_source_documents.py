@@ -8,7 +8,7 @@ import pytest
 from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 
-from replicator.domain.feed_document import Change, key_reader
+from replicator.domain.feed_element import Change, key_reader
 from replicator.domain.model import TableName
 from replicator.errors import SettingsInvalid
 from replicator.source.changefeed import FieldRules

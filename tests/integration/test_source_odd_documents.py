@@ -7,7 +7,7 @@ import pytest
 from replicator_sandbox.storage import SERVER_NAME
 from rethinkdb import r
 
-from replicator.domain.feed_document import key_reader
+from replicator.domain.feed_element import key_reader
 from replicator.domain.model import TableName
 from replicator.source.wire import Payload
 from tests.support.reading import RunningReader, server_of

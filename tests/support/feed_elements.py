@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 
 Document = Mapping[str, object]
 

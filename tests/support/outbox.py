@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy
 
 from replicator.domain.feed import Feed
-from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedOpened, Item, SnapshotRead
+from replicator.domain.feed_element import Change
+from replicator.domain.items import FeedBatch, FeedClosed, FeedOpened, Item, SnapshotRead
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
-from replicator.outbox.migrate import upgrade
-from replicator.outbox.sqlite.engine import open_engine
+from replicator.outbox.migrations import upgrade
+from replicator.outbox.sqlite.connection import open_engine
 from replicator.store.inbox import Inbox, Work
 from replicator.store.store import Limits, Store, TableSettings
 

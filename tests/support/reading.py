@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from rethinkdb import r
 
-from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.feed_element import Change
+from replicator.domain.items import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
 from replicator.domain.model import TableName
 from replicator.domain.retry import Backoff
 from replicator.errors import PermanentError

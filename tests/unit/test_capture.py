@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicator.domain.feed_state import FeedState
-from replicator.domain.flow import SnapshotRead
+from replicator.domain.items import SnapshotRead
 from replicator.domain.model import Cause
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import SECOND, Outbox, outbox, table

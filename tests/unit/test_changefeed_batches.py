@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rethinkdb import errors as reql
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from replicator.domain.model import TableName
 from replicator.errors import (
     FeedAborted,

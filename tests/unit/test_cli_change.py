@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.cli import change as commands
+from replicator.cli import entries as commands
 from replicator.domain.model import Failure, Outcomes, TableName
 from replicator.errors import OutboxUnavailable
-from replicator.operators import change as changes
+from replicator.operators import entries as changes
 from replicator.outbox.sqlite.lock import OutboxLock
 from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial, remove
@@ -363,7 +363,7 @@ def test_what_was_parked_by_hand_a_moment_ago_may_be_under_way(box: Outbox, cli:
 def test_an_outbox_that_stays_locked_is_said(
     box: Outbox, cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicator.outbox.sqlite.engine._BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("replicator.outbox.sqlite.connection._BUSY_TIMEOUT_MS", 1)
     before = states(box)
     with box.engine.begin():
         done = cli("outbox", "park", "3")

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from replicator.domain.model import Cause, Failure, Outcomes, TableName
-from replicator.operators import inspect
+from replicator.operators import listing as inspect
 from replicator.outbox.sqlite.lock import OutboxLock
 from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial

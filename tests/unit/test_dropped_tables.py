@@ -9,7 +9,7 @@ import pytest
 
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
-from replicator.domain.flow import TableDropped, TableFound
+from replicator.domain.items import TableDropped, TableFound
 from replicator.domain.model import Cause, TableName
 from replicator.store import capture, store
 from replicator.store.pausing import Limits

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.feed_document import (
+from replicator.domain.feed_element import (
     Change,
     decode_response,
     key_reader,

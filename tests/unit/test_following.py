@@ -9,7 +9,7 @@ import pytest
 from replicator import following as following_module
 from replicator.config import load_settings
 from replicator.domain.feed import Feed
-from replicator.domain.flow import FeedClosed, Item, TableDropped, TableFound
+from replicator.domain.items import FeedClosed, Item, TableDropped, TableFound
 from replicator.domain.model import TableName
 from replicator.domain.reconcile import TableRules
 from replicator.errors import SourceUnavailable, TableUnusable

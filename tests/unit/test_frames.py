@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pika import channel as pika_channel
 from pika import frame, spec
 
-from replicator.domain.message import compact_headers, full_headers
 from replicator.domain.model import Entry, Op, Origin, TableName
+from replicator.domain.properties import compact_headers, full_headers
 from replicator.publisher.frames import PublishFrames, address
 
 OUTBOX = "abcdefg2"

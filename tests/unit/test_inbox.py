@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedOpened
+from replicator.domain.feed_element import Change
+from replicator.domain.items import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
 from replicator.store import inbox as inbox_module
 from replicator.store.inbox import Inbox, Work

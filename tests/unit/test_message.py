@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from replicator.domain.envelope import NULL, change_envelope, key_document
 from replicator.domain.feed_state import TRANSITIONS, FeedEvent, FeedState, next_state
-from replicator.domain.message import (
+from replicator.domain.model import Entry, Op, Origin, TableName
+from replicator.domain.properties import (
     compact_headers,
     entry_number,
     full_headers,
     message_id,
     outbox_id,
 )
-from replicator.domain.model import Entry, Op, Origin, TableName
 from replicator.domain.retry import CONNECT, OUTBOX, PERMANENT, REFUSED, Backoff
 
 

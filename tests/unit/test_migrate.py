@@ -12,11 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine
 
 from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnavailable, OutboxUnusable
-from replicator.outbox import migrate
-from replicator.outbox.migrate import current, head, migrations_directory, upgrade
+from replicator.outbox import migrations as migrate
+from replicator.outbox.migrations import current, head, migrations_directory, upgrade
 from replicator.outbox.schema import metadata
-from replicator.outbox.sqlite import engine as engine_module
-from replicator.outbox.sqlite.engine import open_engine
+from replicator.outbox.sqlite import connection as engine_module
+from replicator.outbox.sqlite.connection import open_engine
 
 PROJECT = migrations_directory().parent
 
@@ -139,7 +139,7 @@ def test_an_installed_wheel_can_make_its_outbox(tmp_path: Path) -> None:
         archive.extractall(installed)
     script = (
         "from replicator.outbox import migrate\n"
-        "from replicator.outbox.sqlite.engine import open_engine\n"
+        "from replicator.outbox.sqlite.connection import open_engine\n"
         "print(migrate.migrations_directory())\n"
         "print(migrate.upgrade(open_engine('sqlite:///outbox.db', create=True)))\n"
     )

@@ -16,8 +16,8 @@ from replicator.errors import (
     OutboxUnavailable,
     OutboxUnusable,
 )
-from replicator.outbox.sqlite import engine as engine_module
-from replicator.outbox.sqlite.engine import (
+from replicator.outbox.sqlite import connection as engine_module
+from replicator.outbox.sqlite.connection import (
     data_version,
     database_path,
     give_back_space,

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from replicator.domain.model import Cause, Entry, Failure, Known, Op, Origin, TableName
 from replicator.domain.reconcile import Plan
 from replicator.domain.seen_rows import SeenRows
-from replicator.outbox.migrate import upgrade
+from replicator.outbox.migrations import upgrade
 from replicator.outbox.sqlite import entries, feeds, index
-from replicator.outbox.sqlite.engine import open_engine
+from replicator.outbox.sqlite.connection import open_engine
 
 NAME = TableName("db", "t")
 OTHER = TableName("db", "other")

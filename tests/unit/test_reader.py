@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import pytest
 
-from replicator.domain.feed_document import Change
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
+from replicator.domain.feed_element import Change
+from replicator.domain.items import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
 from replicator.domain.model import Cause, TableName
 from replicator.domain.retry import Backoff
 from replicator.errors import (

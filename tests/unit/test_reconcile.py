@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from replicator.domain.feed_document import Change, key_reader
+from replicator.domain.feed_element import Change, key_reader
 from replicator.domain.model import Known, Op, Origin
 from replicator.domain.reconcile import (
     Plan,

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from replicator.domain.feed_document import Change, key_reader
+from replicator.domain.feed_element import Change, key_reader
 from replicator.domain.model import Known, Op, Origin
 from replicator.domain.reconcile import Draft, SnapshotRules, TableRules, deletes, reconcile
 from replicator.domain.seen_rows import SeenRows

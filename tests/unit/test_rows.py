@@ -9,10 +9,10 @@ import pytest
 
 from replicator.cli.output import raw_or_text, to_json
 from replicator.domain.envelope import key_document
-from replicator.domain.feed_document import decode_response, key_reader
+from replicator.domain.feed_element import decode_response, key_reader
 from replicator.errors import OutboxUnusable
-from replicator.operators.inspect import reading
-from replicator.outbox.rows import Count, Instant, sound, sound_key
+from replicator.operators.listing import reading
+from replicator.outbox.records import Count, Instant, sound, sound_key
 from replicator.outbox.sqlite import feeds
 from tests.support.feed_elements import initial
 from tests.support.outbox import outbox

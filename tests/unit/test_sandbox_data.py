@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from replicator_sandbox.datum import compare, decode, encode, merged, pretty
-from replicator_sandbox.doubles import Double, double_text, number_from
+from replicator_sandbox.floats import Double, double_text, number_from
 from replicator_sandbox.keys import MAX_KEY_BYTES, key_bytes
 from replicator_sandbox.pseudo_types import time_at
 from replicator_sandbox.reql_errors import ReqlError

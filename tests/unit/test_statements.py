@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, create_engine, insert
 
 from replicator.errors import OutboxUnavailable
-from replicator.outbox.sqlite import engine as engine_module
-from replicator.outbox.sqlite.engine import open_engine, translated
+from replicator.outbox.sqlite import connection as engine_module
+from replicator.outbox.sqlite.connection import open_engine, translated
 from replicator.outbox.sqlite.statements import Insertion, Transaction, run
 
 _ROWS = Table("rows", MetaData(), Column("id", Integer, primary_key=True), Column("n", Integer))

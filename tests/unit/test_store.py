@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable

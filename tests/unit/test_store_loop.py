@@ -13,7 +13,7 @@ from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Entry, Outcomes
 from replicator.domain.retry import Backoff
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.outbox.sqlite import engine as engine_module
+from replicator.outbox.sqlite import connection as engine_module
 from replicator.store import inbox, store
 from replicator.store.pausing import Limits
 from tests.support.feed_elements import add

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from replicator.domain.model import Failure, Outcomes, TableName
-from replicator.operators import change as changes
-from replicator.operators.operate import request_resync
+from replicator.operators import entries as changes
+from replicator.operators.feeds import request_resync
 from replicator.store import store
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import TABLE, Outbox, outbox

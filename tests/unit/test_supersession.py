@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from replicator.domain.model import Failure, Outcomes
-from replicator.operators import change as changes
+from replicator.operators import entries as changes
 from tests.support.feed_elements import change, initial
 from tests.support.outbox import Outbox, outbox
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from replicator.domain.feed_state import FeedState
 from replicator.store import capture
 from tests.support.feed_elements import add, change, initial, remove

@@ -11,8 +11,8 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxOutdated, OutboxUnavailable, OutboxUnusable
-from replicator.outbox.migrate import current, head, require_current
-from replicator.outbox.sqlite.engine import database_path, translated
+from replicator.outbox.migrations import current, head, require_current
+from replicator.outbox.sqlite.connection import database_path, translated
 from replicator.outbox.sqlite.privacy import exposures
 
 _LEAST_FREE_BYTES: Final = 16 * 1024 * 1024

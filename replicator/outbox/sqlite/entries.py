@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 
 from replicator.domain.model import Entry, Failure, Op, Origin, Outcomes
 from replicator.fault_points import FaultPoint, reach
-from replicator.outbox.rows import MOST, Count, Instant, damaged, sound, sound_keys
+from replicator.outbox.records import MOST, Count, Instant, damaged, sound, sound_keys
 from replicator.outbox.schema import PARKED, PENDING, entries, feeds
 from replicator.outbox.sqlite import statements
 

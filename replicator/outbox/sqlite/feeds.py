@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 from replicator.domain.feed import Gap
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, TableName
-from replicator.outbox.rows import Count, Instant, sound
+from replicator.outbox.records import Count, Instant, sound
 from replicator.outbox.schema import feeds, gaps
 from replicator.outbox.sqlite import statements
 

@@ -8,9 +8,9 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from replicator.domain.message import outbox_id
+from replicator.domain.properties import outbox_id
 from replicator.errors import OutboxUnusable
-from replicator.outbox.rows import Count, sound
+from replicator.outbox.records import Count, sound
 from replicator.outbox.schema import meta
 from replicator.outbox.sqlite import statements
 

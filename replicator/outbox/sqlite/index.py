@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from replicator.domain.model import Known
 from replicator.domain.reconcile import DELETED, Plan
 from replicator.domain.seen_rows import SeenRows
-from replicator.outbox.rows import MOST, damaged, sound, sound_key
+from replicator.outbox.records import MOST, damaged, sound, sound_key
 from replicator.outbox.schema import documents
 from replicator.outbox.sqlite import statements
 

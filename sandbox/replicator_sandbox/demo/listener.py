@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
-from replicator.domain.message import ORIGIN_HEADER, entry_number
+from replicator.domain.properties import ORIGIN_HEADER, entry_number
 
 _POLL_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 0.3

@@ -20,8 +20,8 @@ from rethinkdb import r
 
 from replicator.config import RethinkDBUrl
 from replicator.errors import SourceUnavailable
-from replicator.operators import inspect
-from replicator.operators.inspect import GapRow
+from replicator.operators import listing as inspect
+from replicator.operators.listing import GapRow
 from replicator_sandbox.demo.listener import Listener
 from replicator_sandbox.demo.narrator import Narrator
 from replicator_sandbox.demo.replica import Replica

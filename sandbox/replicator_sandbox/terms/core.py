@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from replicator_sandbox import doubles, pseudo_types
+from replicator_sandbox import floats as doubles
+from replicator_sandbox import pseudo_types
 from replicator_sandbox.datum import PSEUDO_TYPE, Datum, type_name
 from replicator_sandbox.reql_errors import ReqlError, compile_error, logic, resource_limit
 from replicator_sandbox.terms.kinds import (

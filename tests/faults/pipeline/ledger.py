@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from replicator.domain.flow import FeedBatch, FeedItem, FeedOpened
+from replicator.domain.items import FeedBatch, FeedItem, FeedOpened
 from replicator.domain.reconcile import digest
 from tests.faults.pipeline.simulated_broker import Message, SimulatedBroker
 from tests.faults.pipeline.simulated_source import SimulatedTable, Tracked

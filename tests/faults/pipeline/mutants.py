@@ -20,7 +20,8 @@ from replicator.publisher.incoming import Incoming
 from replicator.publisher.publisher import Publisher
 from replicator.publisher.reports import Reports
 from replicator.source.reader import FeedReader
-from replicator.store import capture, requests, store
+from replicator.store import capture, store
+from replicator.store import orders as requests
 from replicator.store.capture import Capture
 from replicator.store.inbox import Inbox, Work
 from replicator.store.store import Store

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import QueuePool
 
 from replicator.errors import OutboxUnavailable
-from replicator.operators import change
-from replicator.outbox.operations import Action
-from replicator.outbox.sqlite import engine
+from replicator.operators import entries as change
+from replicator.outbox.orders import Action
+from replicator.outbox.sqlite import connection as engine
 from tests.faults.pipeline.parts import Database
 
 if TYPE_CHECKING:

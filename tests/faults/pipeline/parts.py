@@ -12,7 +12,7 @@ import pytest
 import structlog
 from sqlalchemy import Connection, QueuePool, event
 
-from replicator.domain.flow import FeedBatch, FeedClosed, FeedItem
+from replicator.domain.items import FeedBatch, FeedClosed, FeedItem
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.errors import (
     FeedLost,
@@ -22,9 +22,10 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.metrics import Metrics
-from replicator.outbox.migrate import upgrade
-from replicator.outbox.sqlite import engine, statements
-from replicator.outbox.sqlite.engine import open_engine
+from replicator.outbox.migrations import upgrade
+from replicator.outbox.sqlite import connection as engine
+from replicator.outbox.sqlite import statements
+from replicator.outbox.sqlite.connection import open_engine
 from replicator.publisher import delivery, publisher
 from replicator.source import reader as reader_module
 from replicator.source.changefeed import Changefeed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pika import frame, spec
 
-from replicator.domain.message import ORIGIN_HEADER, entry_number
+from replicator.domain.properties import ORIGIN_HEADER, entry_number
 
 MAX_MESSAGE_BYTES = 250
 _NO_ROUTE = (312, "NO_ROUTE")

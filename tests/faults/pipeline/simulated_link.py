@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from replicator.domain.message import message_id
 from replicator.domain.model import Returned
+from replicator.domain.properties import message_id
 from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rethinkdb import errors as reql
 
-from replicator.domain.feed_document import Change
+from replicator.domain.feed_element import Change
 from tests.faults.pipeline.clock import SimulatedClock
 from tests.support.feed_elements import raw
 

@@ -13,19 +13,19 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from replicator.domain.feed import Feed
-from replicator.domain.feed_document import normal_key
+from replicator.domain.feed_element import normal_key
 from replicator.domain.feed_state import FeedState
-from replicator.domain.message import message_id
 from replicator.domain.model import Cause, Op, Origin, TableName
+from replicator.domain.properties import message_id
 from replicator.domain.reconcile import TableRules
 from replicator.errors import EntryUnknown, TableUnusable
-from replicator.outbox.migrate import require_current
-from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
+from replicator.outbox.migrations import require_current
+from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import PARKED, PENDING, entries, meta
 from replicator.outbox.schema import feeds as feeds_table
 from replicator.outbox.schema import gaps as gaps_table
 from replicator.outbox.sqlite import feeds
-from replicator.outbox.sqlite.engine import database_path, open_reader, translated
+from replicator.outbox.sqlite.connection import database_path, open_reader, translated
 from replicator.outbox.sqlite.entries import Totals
 from replicator.outbox.sqlite.identity import Identity
 

@@ -1,6 +1,6 @@
 """What operators do to entries: redrive, park, discard. Recorded in the transaction that does it.
 
-Safe while the service runs: it hears of it within seconds (`replicator.store.requests`). Nothing
+Safe while the service runs: it hears of it within seconds (`replicator.store.orders`). Nothing
 is half done: whatever is named together is changed in one transaction, or not at all. Only to
 redrive all goes in several, each of them whole, so that the service can write in between.
 """
@@ -17,7 +17,7 @@ import tenacity
 from sqlalchemy import Connection, delete, select, update
 
 from replicator.errors import EntryUnknown, OutboxUnavailable
-from replicator.operators.inspect import (
+from replicator.operators.listing import (
     ENTRY_COLUMNS,
     EntryRow,
     Selection,
@@ -28,13 +28,13 @@ from replicator.operators.inspect import (
     reading,
 )
 from replicator.operators.supersession import Supersession
-from replicator.outbox import operations
-from replicator.outbox.migrate import require_current
-from replicator.outbox.operations import OPERATOR, Action
-from replicator.outbox.rows import sound
+from replicator.outbox import orders as operations
+from replicator.outbox.migrations import require_current
+from replicator.outbox.orders import OPERATOR, Action
+from replicator.outbox.records import sound
 from replicator.outbox.schema import PARKED, PENDING, entries
 from replicator.outbox.sqlite import feeds
-from replicator.outbox.sqlite.engine import database_path, open_engine, translated
+from replicator.outbox.sqlite.connection import database_path, open_engine, translated
 from replicator.outbox.sqlite.entries import runs
 
 _STEP_ENTRIES: Final = 1000

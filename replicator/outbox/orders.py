@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Select, func, insert, select
 
 from replicator.domain.model import Op
-from replicator.outbox.rows import Count, Instant, damaged, sound, sound_key
+from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import operations
 
 OPERATOR: Final = "operator"
@@ -29,7 +29,7 @@ class Action(StrEnum):
     BASELINE = "baseline"
 
 
-class Operation(NamedTuple):
+class Order(NamedTuple):
     """A row, in the order of its columns; instants in microseconds since the epoch."""
 
     id: Count
@@ -52,7 +52,7 @@ class Operation(NamedTuple):
         return self.last_entry - self.first_entry + 1
 
 
-_EVERY_COLUMN: Final = dict.fromkeys(Operation._fields[1:])
+_EVERY_COLUMN: Final = dict.fromkeys(Order._fields[1:])
 
 
 def record(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -66,7 +66,7 @@ def last(connection: Connection) -> int:
     return int(connection.execute(select(func.max(operations.c.id))).scalar() or 0)
 
 
-def behind(connection: Connection, number: int) -> list[Operation]:
+def behind(connection: Connection, number: int) -> list[Order]:
     """Return the rows behind a number, oldest first.
 
     Raises:
@@ -76,14 +76,14 @@ def behind(connection: Connection, number: int) -> list[Operation]:
     return _read(connection, query)
 
 
-def newest(connection: Connection, *, limit: int) -> list[Operation]:
+def newest(connection: Connection, *, limit: int) -> list[Order]:
     """Return the newest rows, oldest of them first; raises as `behind`."""
     query = select(operations).order_by(operations.c.id.desc()).limit(limit)
     return _read(connection, query)[::-1]
 
 
-def _read(connection: Connection, query: Select[Any]) -> list[Operation]:
-    found = sound(map(tuple, connection.execute(query)), Operation, operations.name)
+def _read(connection: Connection, query: Select[Any]) -> list[Order]:
+    found = sound(map(tuple, connection.execute(query)), Order, operations.name)
     for row in found:
         if row.key is not None:
             sound_key(row.key, operations.name)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from replicator.errors import TableUnusable
-from replicator.operators.change import actor, patiently, writing
-from replicator.outbox import operations
-from replicator.outbox.migrate import current, head, upgrade
+from replicator.operators.entries import actor, patiently, writing
+from replicator.outbox import orders as operations
+from replicator.outbox.migrations import current, head, upgrade
 from replicator.outbox.sqlite import feeds
-from replicator.outbox.sqlite.engine import database_path, open_engine, translated
+from replicator.outbox.sqlite.connection import database_path, open_engine, translated
 from replicator.outbox.sqlite.lock import OutboxLock
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, inspect
 
 from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnusable
 from replicator.fault_points import FaultPoint, reach
-from replicator.outbox.rows import damaged
-from replicator.outbox.sqlite.engine import translated
+from replicator.outbox.records import damaged
+from replicator.outbox.sqlite.connection import translated
 
 
 def migrations_directory() -> Path:

@@ -17,12 +17,12 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from replicator.domain.flow import EntrySink
 from replicator.domain.model import Entry, TableName
+from replicator.domain.ports import EntrySink
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.outbox import operations
-from replicator.outbox.operations import OPERATOR, Action, Operation
+from replicator.outbox import orders as operations
+from replicator.outbox.orders import OPERATOR, Action, Order
 from replicator.outbox.sqlite import entries, feeds
 
 _MOST_RUNS: Final = 500
@@ -35,7 +35,7 @@ RequestResync = Callable[[TableName], bool]
 class Heard(NamedTuple):
     """What was read in one transaction, to be followed after it."""
 
-    orders: Sequence[Operation]
+    orders: Sequence[Order]
     names: dict[int, TableName]
 
 
@@ -98,9 +98,9 @@ class Requests:
         if numbers:
             self._redriven.append((numbers[0], numbers[-1]))
 
-    def _tell(self, orders: Sequence[Operation]) -> None:
+    def _tell(self, orders: Sequence[Order]) -> None:
         """Count, and say in one line what each operator did, however many entries it was."""
-        by_whom: dict[tuple[Action, str], list[Operation]] = {}
+        by_whom: dict[tuple[Action, str], list[Order]] = {}
         for order in orders:
             if order.first_entry is not None:
                 by_whom.setdefault((order.action, order.actor), []).append(order)
@@ -117,7 +117,7 @@ class Requests:
                 by=actor,
             )
 
-    def _follow_resync(self, order: Operation, names: dict[int, TableName]) -> None:
+    def _follow_resync(self, order: Order, names: dict[int, TableName]) -> None:
         name = None if order.feed_id is None else names.get(order.feed_id)
         is_followed = name is not None and self.request_resync(name)
         self._log.info(

@@ -19,10 +19,11 @@ from replicator.cli.naming import (
 )
 from replicator.config import Settings
 from replicator.errors import ReplicatorError
-from replicator.operators import change, inspect
-from replicator.operators.change import Change
-from replicator.outbox import operations
-from replicator.outbox.operations import OPERATOR
+from replicator.operators import entries as change
+from replicator.operators import listing as inspect
+from replicator.operators.entries import Change
+from replicator.outbox import orders as operations
+from replicator.outbox.orders import OPERATOR
 from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.check import lock_holder
 
