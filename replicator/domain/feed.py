@@ -1,24 +1,27 @@
-"""Where a feed stands, as the store knows it: immutable values, copied by each step.
+"""Where a feed stands: immutable values, copied by each step.
 
-Structs, since to copy one takes a tenth of the time that a copy of a dataclass takes.
+Structs, since to copy one takes a tenth of the time that a copy of a dataclass takes. Instants are
+microseconds since the epoch.
 """
-
-from typing import NamedTuple
 
 import msgspec
 
 from replicator.domain.feed_state import FeedState
-from replicator.domain.model import Cause, Instant, TableName
+from replicator.domain.model import Cause, Count, Instant, TableName
 from replicator.domain.reconcile import SnapshotRules, TableRules
 from replicator.domain.seen_rows import SeenRows
 
 
-class Gap(NamedTuple):
-    """A gap that is open: changes may be missing since then."""
+class Gap(msgspec.Struct, frozen=True):
+    """A time in which changes may have been missed, and what its repair has found."""
 
-    id: int
     cause: Cause
     opened_at: Instant
+    created: Count = 0
+    updated: Count = 0
+    deleted: Count = 0
+    skipped: Count = 0  # changes that RethinkDB said it dropped
+    closed_at: Instant | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -34,13 +37,17 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Feed(msgspec.Struct, frozen=True):
     """Where a feed stands, as the store knows it."""
 
+    # What this process was told of the table.
     id: int
     name: TableName
     rules: TableRules
     is_baseline: bool
     projection: str
-    absorb_changed: bool
+
+    # What the outbox keeps of it: see `replicator.outbox.feeds`.
+    indexed_projection: str  # which fields the digests of the index were made over
     indexed_key: str | None = None  # the primary key of the documents in the index
+    absorb_changed: bool = False  # changed documents are recorded and not published, once
     state: FeedState = FeedState.LOST
     table_id: str | None = None
     opened_at: int | None = None
@@ -48,14 +55,21 @@ class Feed(msgspec.Struct, frozen=True):
     first_ready_at: int | None = None
     ready_at: int | None = None
     changed_at: int | None = None
-    state_since: int = 0
-    saved_at: int = 0
     captured: int = 0
     compared: int = 0
     skipped: int = 0
-    gap: Gap | None = None
+    last_error: str | None = None
+    last_error_at: int | None = None
+    gap: Gap | None = None  # the latest; see `open_gap`
+
+    # What only this process knows.
+    state_since: int = 0
+    saved_at: int = 0  # when its progress was last worth a commit
     is_restarted: bool = True  # not opened yet by this process
     is_dropped: bool = False  # the table is gone; the snapshot is an empty one
     snapshot: Snapshot | None = None
-    last_error: str | None = None
-    last_error_at: int | None = None
+
+    @property
+    def open_gap(self) -> Gap | None:
+        """The gap that is not repaired yet."""
+        return None if self.gap is None or self.gap.closed_at is not None else self.gap

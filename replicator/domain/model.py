@@ -14,9 +14,9 @@ _LAST_INSTANT: Final = 253_402_300_799_999_999  # the end of the year 9999
 
 Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_INSTANT)]
 """Microseconds since the epoch, within the years that can be shown."""
-MOST: Final = 2**62
+MAX_COUNT: Final = 2**62
 """Half of what a database counts to: what is counted on stays within it."""
-Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
 class Op(StrEnum):

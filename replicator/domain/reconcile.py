@@ -5,11 +5,11 @@ looked up in the index of what was put into the outbox before. An initial value 
 digest is nothing new; with another digest an ``update``; unknown, a ``create``. After the
 snapshot, rows of the index that were not seen are ``delete``s.
 
-Pure: the same batch against the same index gives the same plan, so a step whose transaction
-failed is simply done again.
+Pure: the same batch against the same index gives the same plan, so a step whose commit failed is
+decided again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -18,13 +18,10 @@ import msgspec
 
 from replicator.domain.envelope import NULL, Seal, Wrap, change_envelope, key_document
 from replicator.domain.feed_element import Change
+from replicator.domain.index import DELETED, IndexDraft
 from replicator.domain.model import Known, Op, Origin
 
 INITIAL: Final = "initial"
-# The digest of a document whose delete was published before its table's first snapshot was
-# complete. If it is made again unseen, the next snapshot must not take it for one that was always
-# there, which a baseline would only record.
-DELETED: Final = bytes(16)
 _LIVE_OPS: Final = {"add": Op.CREATE, "change": Op.UPDATE, "remove": Op.DELETE}
 
 
@@ -38,14 +35,10 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 class Plan(NamedTuple):
-    """What one transaction must do for one batch: append the drafts and change the index."""
+    """What a batch means, beside what it changed in the index draft."""
 
     drafts: Sequence[Draft]
-    inserted: Mapping[str, Known]  # new rows by key
-    updated: Mapping[str, Known]  # rows whose digest (and kept document) changed, by key
-    deleted: Sequence[int]  # row ids
     seen: Sequence[int]  # row ids to mark as seen by the snapshot under way
-    next_row_id: int
     compared: int  # initial values looked at
 
 
@@ -77,78 +70,27 @@ def digest(document: bytes | msgspec.Raw) -> bytes:
     return sha256(document).digest()[:16]
 
 
-class _Overlay:
-    """The index as it will be after the changes so far: the rows known, and what was changed.
-
-    A key can occur many times in a batch; the transaction must see only the last of it.
-    """
-
-    def __init__(self, known: Mapping[str, Known], next_row_id: int) -> None:
-        self.next_row_id = next_row_id
-        self._known = known
-        self._changed: dict[str, Known | None] = {}  # None for what was removed
-
-    def get(self, key: str) -> Known | None:
-        return self._changed[key] if key in self._changed else self._known.get(key)
-
-    def put(self, key: str, row_digest: bytes, document: bytes | None) -> Known:
-        row = self.get(key)
-        if row is None:
-            row_id = self.next_row_id
-            self.next_row_id = row_id + 1
-        else:
-            row_id = row.row_id
-        self._changed[key] = row = Known(row_id, row_digest, document)
-        return row
-
-    def remove(self, key: str) -> None:
-        if self.get(key) is not None:
-            self._changed[key] = None
-
-    def effects(self) -> tuple[dict[str, Known], dict[str, Known], list[int]]:
-        inserted: dict[str, Known] = {}
-        updated: dict[str, Known] = {}
-        deleted: list[int] = []
-        for key, after in self._changed.items():
-            before = self._known.get(key)
-            if after is None:
-                if before is not None:
-                    deleted.append(before.row_id)
-            elif before is None:
-                inserted[key] = after
-            elif before.row_id != after.row_id:
-                # Deleted and created again within the batch: the old row goes, a new one comes.
-                deleted.append(before.row_id)
-                inserted[key] = after
-            else:
-                updated[key] = after
-        return inserted, updated, deleted
-
-
 def reconcile(
     changes: Sequence[Change],
     keys: Sequence[str],
-    known: Mapping[str, Known],
+    index: IndexDraft,
     *,
     rules: TableRules,
     snapshot: SnapshotRules | None,
-    next_row_id: int,
 ) -> Plan:
-    """Decide what a batch means against the rows of the index that its keys name.
+    """Decide what a batch means against the index, and change the index's draft accordingly.
 
     Args:
         changes: elements with a value, in feed order; states and errors are not among them.
         keys: the primary key of each, normalised.
-        known: the index rows of those keys.
+        index: knows the rows of those keys.
         rules: the table's own.
         snapshot: what initial values mean; None when no snapshot is under way.
-        next_row_id: the first row id that was never used.
 
     Raises:
         ValueError: an element is of a type that a table feed does not have, or an initial value
             comes outside a snapshot.
     """
-    index = _Overlay(known, next_row_id)
     drafts: list[Draft] = []
     seen: list[int] = []
     compared = 0
@@ -178,14 +120,13 @@ def reconcile(
             # no initial value: without this mark it would be taken for a deleted one.
             if snapshot is not None:
                 seen.append(row.row_id)
-    inserted, updated, deleted = index.effects()
-    return Plan(drafts, inserted, updated, deleted, seen, index.next_row_id, compared)
+    return Plan(drafts, seen, compared)
 
 
 def _compare(
     change: Change,
     key: str,
-    index: _Overlay,
+    index: IndexDraft,
     drafts: list[Draft],
     *,
     rules: TableRules,
@@ -211,16 +152,12 @@ def _compare(
     return index.put(key, new_digest, kept)
 
 
-def deletes(
-    unseen: Iterable[tuple[str, Known]], *, rules: TableRules
-) -> tuple[list[Draft], list[int]]:
-    """Return drafts and row ids of documents that a finished snapshot did not see."""
+def deletes(unseen: Iterable[tuple[str, Known]], *, rules: TableRules) -> list[Draft]:
+    """Return the drafts for documents that a finished snapshot did not see."""
     drafts: list[Draft] = []
-    gone: list[int] = []
     for key, row in unseen:
-        gone.append(row.row_id)
         if row.digest == DELETED:
             continue
         old = row.document if row.document is not None else key_document(rules.primary_key, key)
         drafts.append(Draft(key, Op.DELETE, Origin.RESYNC, rules.wrap(old, NULL)))
-    return drafts, gone
+    return drafts

@@ -5,7 +5,7 @@ is the record of who dropped what. It is also how the service, which runs in ano
 hears of it: its store reads the rows behind the last one that it knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -83,7 +83,16 @@ def newest(connection: Connection, *, limit: int) -> list[Order]:
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[Order]:
-    found = sound(map(tuple, connection.execute(query)), Order, operations.name)
+    return checked(connection.execute(query))
+
+
+def checked(rows: Iterable[Any]) -> list[Order]:
+    """Return rows of the table as orders.
+
+    Raises:
+        OutboxUnusable: no outbox writes such a row.
+    """
+    found = sound(map(tuple, rows), Order, operations.name)
     for row in found:
         if row.key is not None:
             sound_key(row.key, operations.name)

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from replicator.domain.model import MOST, Count, Instant
+from replicator.domain.model import MAX_COUNT, Count, Instant
 from replicator.errors import OutboxUnusable
 
-__all__ = ["MOST", "Count", "Instant", "damaged", "sound", "sound_key", "sound_keys"]
+__all__ = ["MAX_COUNT", "Count", "Instant", "damaged", "sound", "sound_key", "sound_keys"]
 
 Shape = TypeVar("Shape")
 # Reads a value through to its end and makes nothing of it.

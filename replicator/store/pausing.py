@@ -1,56 +1,68 @@
 """When the feeds pause because the outbox is full, and when they go on (promise G5)."""
 
-import shutil
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
-from replicator.outbox.sqlite.entries import Totals
+from replicator.outbox.port import Outbox, Totals
 
 # A feed goes on when the outbox is this far below its limit: without the distance it would stop
 # and go with every message, and RethinkDB would overflow each time.
 _RESUME_AT: Final = 0.9
-_RESERVE_BYTES: Final = 128 * 1024 * 1024
-_RESERVE_SHARE: Final = 10  # of a small volume no more than a tenth is kept free
 
 
-class Limits(NamedTuple):
+class OutboxLimits(NamedTuple):
     """How much may lie in the outbox before the feeds pause."""
 
     entries: int
     bytes: int
 
     def is_full(self, totals: Totals, *, was_full: bool) -> bool:
-        """Return whether the feeds must pause, or must still."""
+        """Return whether the feeds must pause, or go on pausing."""
         count = totals.pending + totals.parked
         if was_full:
             return count > self.entries * _RESUME_AT or totals.bytes > self.bytes * _RESUME_AT
         return count >= self.entries or totals.bytes >= self.bytes
 
 
-def is_disk_low(directory: Path, *, was_full: bool) -> bool:
-    """Return whether the volume has so little room that the outbox counts as full.
+class Pausing:
+    """Whether the outbox is full, by its limits or for want of room."""
 
-    Settling needs a little room too: on a disk that is full to the last page nothing could be
-    deleted, and a backlog could never drain.
-    """
-    usage = shutil.disk_usage(directory)
-    reserve = min(_RESERVE_BYTES, usage.total // _RESERVE_SHARE)
-    return usage.free < (2 * reserve if was_full else reserve)
+    def __init__(self, outbox: Outbox, limits: OutboxLimits) -> None:
+        """Start with room."""
+        self._outbox = outbox
+        self._limits = limits
+        self._is_room_low = False
+        self.is_full = False
+
+    def changes(self, totals: Totals, *, looks_at_room: bool) -> bool:
+        """Look again; returns whether it became full, or has room again.
+
+        To ask for the room takes as long as a statement, so a small step leaves it to the look of
+        each second.
+        """
+        was_full = self.is_full
+        if looks_at_room:
+            self._is_room_low = self._outbox.is_room_low(was_low=was_full)
+        self.is_full = self._is_room_low or self._limits.is_full(totals, was_full=was_full)
+        return self.is_full is not was_full
+
+    def applied(self, feeds: Mapping[int, Feed], at: int) -> dict[int, Feed]:
+        """Return the feeds as they are while the outbox is full, or now that it has room."""
+        change = _paused if self.is_full else _resumed
+        return {feed.id: change(feed, at) for feed in feeds.values()}
 
 
-def paused(feed: Feed, at: int) -> Feed:
-    """Return the feed as it is while the outbox is full."""
+def _paused(feed: Feed, at: int) -> Feed:
     if feed.state not in (FeedState.INITIALIZING, FeedState.READY):
         return feed
     return _after(feed, FeedEvent.PAUSED, at)
 
 
-def resumed(feed: Feed, at: int) -> Feed:
-    """Return the feed as it is when there is room again."""
+def _resumed(feed: Feed, at: int) -> Feed:
     if feed.state is not FeedState.PAUSED:
         return feed
     return _after(feed, FeedEvent.RESUMED_SNAPSHOT if feed.snapshot else FeedEvent.RESUMED, at)

@@ -1,154 +1,138 @@
-"""Statements of the hot path: compiled once to text, run on the driver's own connection.
+"""The SQL of the store's connection: every statement of the one writer, by name.
 
-SQLAlchemy declares the tables, makes the texts, and begins and ends the transactions in which they
-run. What it does around each statement takes longer than SQLite needs for a small one, and a
-change waits for it (docs/performance.md).
+Lists go in as one JSON value: so a statement is parsed once, whatever the number of keys, and
+SQLite's limit on parameters does not matter. CROSS JOIN keeps the planner from scanning the index
+and searching the list.
 """
 
-import sqlite3
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from types import TracebackType
-from typing import Any, Final, Self
+import functools
+from typing import Final
 
-from sqlalchemy import Column, Connection
-from sqlalchemy.dialects import sqlite
-
+# A transaction that takes the write lock at once: a deferred one that first reads and then writes
+# can fail with BUSY when another connection wrote in between; this one waits.
 BEGIN: Final = "BEGIN IMMEDIATE"
-"""A transaction that takes the write lock at once.
+COMMIT: Final = "COMMIT"
+ROLLBACK: Final = "ROLLBACK"
 
-A deferred one that first reads and then writes can fail at once with BUSY when another connection
-wrote in between; this one waits.
-"""
+# Identity.
+IDENTITY: Final = "SELECT outbox_id, last_entry FROM meta"
+MAKE_IDENTITY: Final = (
+    "INSERT INTO meta (id, outbox_id, uuid, created_at, last_entry) VALUES (1, ?, ?, ?, 0)"
+)
+SAVE_LAST_ENTRY: Final = "UPDATE meta SET last_entry = ?"
 
-_IS_WITHIN: Final = "replicator: within a Transaction"  # a key of `Connection.info`
+# Entries.
+ENTRY_COLUMNS: Final = "id, feed_id, key, op, origin, body, captured_at"
+APPEND_ENTRIES: Final = f"INSERT INTO entries ({ENTRY_COLUMNS}) VALUES "
+SETTLE: Final = "DELETE FROM entries WHERE id BETWEEN ? AND ? AND state = 'pending'"
+RECORD_FAILURE: Final = (
+    "UPDATE entries SET attempts = attempts + ?, last_error = ? WHERE id = ?"
+)
+PARK: Final = (
+    "UPDATE entries SET state = 'parked', attempts = attempts + 1, reason = ?, last_error = ? "
+    "WHERE id = ? AND state = 'pending'"
+)
+PAGE: Final = (
+    f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND state = 'pending' ORDER BY id LIMIT ?"
+)
+# From a number on: without it, this would read through all parked entries, which are the oldest.
+OLDEST: Final = (
+    "SELECT id, captured_at FROM entries WHERE state = 'pending' AND id >= ? ORDER BY id LIMIT 1"
+)
+TOTALS: Final = (
+    "SELECT state, count(*), coalesce(sum(length(body)), 0), min(captured_at) "
+    "FROM entries GROUP BY state"
+)
+HIGHEST_ENTRY: Final = "SELECT max(id) FROM entries"
+ENTRY_WITHOUT_FEED: Final = (
+    "SELECT id FROM entries WHERE NOT EXISTS "
+    "(SELECT 1 FROM feeds WHERE feeds.id = entries.feed_id) LIMIT 1"
+)
 
-# Rows of a statement: a hundred, then fewer and fewer for the rest. SQLite compiles each once and
+# The document index.
+_LOOK_UP: Final = (
+    "SELECT d.key, d.id, d.digest, {document} FROM json_each(?) AS k "
+    "CROSS JOIN documents AS d WHERE d.feed_id = ? AND d.key = k.value"
+)
+LOOK_UP: Final = _LOOK_UP.format(document="NULL")
+LOOK_UP_WITH_DOCUMENTS: Final = _LOOK_UP.format(document="d.document")
+LOOK_UP_RANGE: Final = (
+    "SELECT key, id, digest, NULL FROM documents WHERE feed_id = ? AND key BETWEEN ? AND ?"
+)
+# Whether the key at an offset from the first is after the last; reads only the index of keys.
+IS_AFTER_LAST: Final = (
+    "SELECT key > ? FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
+)
+NEXT_PAGE: Final = (
+    "SELECT key FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
+)
+# As one value: to step over each of them takes twice as long.
+IDS: Final = "SELECT json_group_array(id) FROM documents WHERE feed_id = ? AND key >= ?"
+IDS_OF_PAGE: Final = f"{IDS} AND key < ?"
+_OF_IDS: Final = (
+    "SELECT {columns} FROM documents WHERE id IN (SELECT value FROM json_each(?)) ORDER BY key"
+)
+KEYS_OF_IDS: Final = _OF_IDS.format(columns="key, id, NULL, x''")
+ROWS_OF_IDS: Final = _OF_IDS.format(columns="key, id, document, digest")
+# Reads no document: its length is at the beginning of its row.
+SIZES_OF_IDS: Final = _OF_IDS.format(columns="id, key, ifnull(length(document), 0)")
+DOCUMENT_COLUMNS: Final = "id, feed_id, key, digest, document"
+INSERT_DOCUMENTS: Final = f"INSERT INTO documents ({DOCUMENT_COLUMNS}) VALUES "
+# Never the other way round: an id that is in use must not be taken for a new row's.
+UPDATE_DOCUMENTS_END: Final = (
+    " ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, document = excluded.document"
+)
+DELETE_DOCUMENTS: Final = "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))"
+FORGET_DELETED: Final = "DELETE FROM documents WHERE feed_id = ? AND digest = ?"
+FORGET_DOCUMENTS: Final = "UPDATE documents SET document = NULL WHERE feed_id = ?"
+HIGHEST_ROW_ID: Final = "SELECT max(id) FROM documents"
+
+# Feeds and gaps.
+FEED: Final = "SELECT * FROM feeds WHERE database_name = ? AND table_name = ?"
+MAKE_FEED: Final = (
+    "INSERT INTO feeds (database_name, table_name, projection, state) VALUES (?, ?, ?, 'lost')"
+)
+LOSE_FEED: Final = "UPDATE feeds SET state = 'lost' WHERE id = ?"
+FEED_NAMES: Final = "SELECT id, database_name, table_name FROM feeds"
+FEED_NAMES_NOT_DROPPED: Final = (
+    f"{FEED_NAMES} WHERE state <> 'dropped' AND database_name IN (SELECT value FROM json_each(?))"
+)
+GAP_COLUMNS: Final = "cause, opened_at, created, updated, deleted, skipped"
+OPEN_GAP: Final = f"SELECT {GAP_COLUMNS} FROM gaps WHERE feed_id = ? AND closed_at IS NULL"
+RECORD_GAP: Final = (
+    f"INSERT INTO gaps (feed_id, {GAP_COLUMNS}, closed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+SAVE_GAP: Final = (
+    "UPDATE gaps SET created = ?, updated = ?, deleted = ?, skipped = ?, closed_at = ? "
+    "WHERE feed_id = ? AND closed_at IS NULL"
+)
+
+# Operators' orders.
+ORDERS_AFTER: Final = "SELECT * FROM operations WHERE id > ? ORDER BY id"
+LAST_ORDER: Final = "SELECT coalesce(max(id), 0) FROM operations"
+
+# Of SQLite itself.
+DATA_VERSION: Final = "PRAGMA data_version"
+FREE_PAGES: Final = "PRAGMA freelist_count"
+FREE_ONE_PAGE: Final = "PRAGMA incremental_vacuum(1)"
+
+# Rows of an INSERT: a hundred, then fewer and fewer for the rest. SQLite compiles each once and
 # takes at most 32,766 values; Python's module keeps 128 compiled statements.
-_ROWS: Final = (100, 32, 16, 8, 4, 2, 1)
+ROW_COUNTS: Final = (100, 32, 16, 8, 4, 2, 1)
 
 
-class Transaction:
-    """A transaction of a connection, without what `Connection.begin` does around one.
+@functools.cache  # there are few sets of columns that are saved together, and one at each commit
+def save_feed(columns: tuple[str, ...]) -> str:
+    """Return the statement that changes these columns of a feed; its id comes last."""
+    return f"UPDATE feeds SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"  # noqa: S608 -- our own names
 
-    That takes longer than SQLite needs to begin it, and a change waits. Statements of SQLAlchemy's
-    that run within it join it: it begins a transaction of its own at the first of them, and the
-    engine finds this one under way (`engine._begin_immediately`).
+
+@functools.cache
+def insert(head: str, columns: int, rows: int, end: str = "") -> str:
+    """Return an INSERT of a number of rows.
+
+    sqlite3 gives the interpreter's lock away and takes it back for each row of an `executemany`;
+    while another thread wants it, that costs more than the insert itself.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        """Bind to a connection that is in no transaction."""
-        self._connection = connection
-        self._info: dict[Any, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Take the write lock; raises what `run` does."""
-        run(self._connection, BEGIN)
-        self._info = self._connection.info
-        self._info[_IS_WITHIN] = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Commit, or roll back after an error; a commit that fails is rolled back and raised."""
-        try:
-            if kind is None:
-                self._commit()
-            else:
-                self._roll_back()
-        finally:
-            # SQLAlchemy throws a connection away that an interrupt met, and its info with it.
-            self._info.pop(_IS_WITHIN, None)
-
-    def _commit(self) -> None:
-        try:
-            if self._connection.get_transaction() is not None:
-                self._connection.commit()
-            else:
-                self._connection.dialect.do_commit(_driver(self._connection))
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _roll_back(self) -> None:
-        try:
-            # Also when its commit has failed: then it is not active, and takes no other statement.
-            if self._connection.get_transaction() is not None:
-                self._connection.rollback()
-        finally:
-            # Nothing is left to do where SQLite, or the line above, has rolled back; and one that
-            # was thrown away is closed.
-            if not self._connection.invalidated:
-                self._connection.dialect.do_rollback(_driver(self._connection))
-
-
-def is_within_transaction(connection: Connection) -> bool:
-    """Whether a `Transaction` of this connection is under way.
-
-    Not the same as the driver's ``in_transaction``: a transaction that could not be rolled back
-    must be joined by nobody, or half of a step would be committed with the next.
-    """
-    return _IS_WITHIN in connection.info
-
-
-def run(connection: Connection, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-    """Run a statement in the transaction of a connection; returns its rows.
-
-    Raises:
-        sqlite3.DatabaseError: see `engine.translated`.
-    """
-    rows: sqlite3.Cursor = _driver(connection).execute(statement, values)
-    return rows
-
-
-def run_many(
-    connection: Connection, statement: str, rows: Sequence[Sequence[object]]
-) -> sqlite3.Cursor:
-    """Run a statement once for each row of values; raises what `run` does."""
-    done: sqlite3.Cursor = _driver(connection).executemany(statement, rows)
-    return done
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
-
-
-class Insertion:
-    """An INSERT into some columns of one table, of any number of rows.
-
-    sqlite3 gives the interpreter's lock away and takes it back for each row of an ``executemany``;
-    while the publisher's thread wants it too, that costs more than the insert itself. So up to a
-    hundred rows go with one statement.
-    """
-
-    def __init__(self, *columns: Column[Any], overwritten: Sequence[str] = ()) -> None:
-        """Compile it.
-
-        Args:
-            columns: what a row's values are for, in their order in the table.
-            overwritten: the columns that take the new values when a row of this ``id`` is there.
-        """
-        self._statements = [(rows, _compiled(columns, rows, overwritten)) for rows in _ROWS]
-
-    def run(self, connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert rows, each with a value for each column; raises what `run` does."""
-        start = 0
-        for count, statement in self._statements:
-            while len(rows) - start >= count:
-                values = tuple(chain.from_iterable(rows[start : start + count]))
-                run(connection, statement, values)
-                start += count
-
-
-def _compiled(columns: Sequence[Column[Any]], rows: int, overwritten: Sequence[str]) -> str:
-    table = columns[0].table
-    row: Mapping[str, object] = {column.name: 0 for column in columns}
-    statement = sqlite.insert(table).values([row] * rows)
-    if overwritten:
-        new = {name: statement.excluded[name] for name in overwritten}
-        statement = statement.on_conflict_do_update(index_elements=[table.c.id], set_=new)
-    return str(statement.compile(dialect=sqlite.dialect()))
+    row = f"({', '.join('?' * columns)})"
+    return head + ", ".join([row] * rows) + end

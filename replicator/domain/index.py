@@ -1,0 +1,98 @@
+"""The document index while a step is decided: the rows that are known, and what was changed.
+
+The store is the only writer of the index, so what it looked up stays true until it commits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from replicator.domain.model import Known
+
+DELETED: Final = bytes(16)
+"""The digest of a document whose delete was published before its table's first snapshot was
+complete. If it is made again unseen, the next snapshot must not take it for one that was always
+there, which a baseline would only record.
+"""
+
+
+class IndexChange(NamedTuple):
+    """What a step changes in the index of one feed."""
+
+    inserted: Mapping[str, Known] = {}  # noqa: RUF012 -- never changed; new rows by key
+    updated: Mapping[str, Known] = {}  # noqa: RUF012 -- rows with another digest or document
+    deleted: Sequence[int] = ()  # row ids
+    forgets_deleted: bool = False  # every row goes that only says `DELETED`
+
+
+class RowIds:
+    """Gives out row ids that were never used."""
+
+    def __init__(self, next_id: int) -> None:
+        """Begin with this one."""
+        self.next_id = next_id
+
+    def take(self) -> int:
+        """Return an id that is given out once."""
+        taken = self.next_id
+        self.next_id = taken + 1
+        return taken
+
+
+class IndexDraft:
+    """The index of one feed as it will be after the changes so far.
+
+    A key can occur many times in a step; the database sees only the last of it.
+    """
+
+    def __init__(self, row_ids: RowIds) -> None:
+        """Know nothing; new rows get their ids from ``row_ids``."""
+        self._row_ids = row_ids
+        self._known: dict[str, Known | None] = {}  # None: looked up, and not there
+        self._changed: dict[str, Known | None] = {}  # None: removed
+        self.forgets_deleted = False
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys that must be looked up first, each once."""
+        known = self._known
+        return [key for key in dict.fromkeys(keys) if key not in known]
+
+    def know(self, keys: Sequence[str], rows: Mapping[str, Known]) -> None:
+        """Take note of what was looked up: the rows that there are of these keys, and others."""
+        self._known.update(dict.fromkeys(keys))
+        self._known.update(rows)
+
+    def get(self, key: str) -> Known | None:
+        """Return the row of a key that is known, as changed so far; None when there is none."""
+        return self._changed[key] if key in self._changed else self._known.get(key)
+
+    def put(self, key: str, digest: bytes, document: bytes | None) -> Known:
+        """Set the state of a document; returns its row, which is a new one if it had none."""
+        row = self.get(key)
+        row_id = self._row_ids.take() if row is None else row.row_id
+        self._changed[key] = row = Known(row_id, digest, document)
+        return row
+
+    def remove(self, key: str) -> None:
+        """Remove the row of a key; nothing when it has none."""
+        if self.get(key) is not None:
+            self._changed[key] = None
+
+    def change(self) -> IndexChange:
+        """Return what has to be written."""
+        inserted: dict[str, Known] = {}
+        updated: dict[str, Known] = {}
+        deleted: list[int] = []
+        for key, after in self._changed.items():
+            before = self._known.get(key)
+            if after is None:
+                if before is not None:
+                    deleted.append(before.row_id)
+            elif before is None:
+                inserted[key] = after
+            elif before.row_id != after.row_id:
+                # Deleted and created again within the step: the old row goes, a new one comes.
+                deleted.append(before.row_id)
+                inserted[key] = after
+            else:
+                updated[key] = after
+        return IndexChange(inserted, updated, deleted, self.forgets_deleted)

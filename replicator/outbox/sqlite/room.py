@@ -1,0 +1,48 @@
+"""The room on the volume of an outbox, and whether its file is still where it was."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from replicator.errors import OutboxUnusable
+
+_RESERVE_BYTES: Final = 128 * 1024 * 1024
+_RESERVE_SHARE: Final = 10  # of a small volume no more than a tenth is kept free
+
+
+def is_disk_low(directory: Path, *, was_low: bool) -> bool:
+    """Return whether the volume has so little room that the outbox counts as full."""
+    usage = shutil.disk_usage(directory)
+    reserve = min(_RESERVE_BYTES, usage.total // _RESERVE_SHARE)
+    return usage.free < (2 * reserve if was_low else reserve)
+
+
+class SameFile:
+    """Sees that a database file is still where it was.
+
+    SQLite goes on writing to a file that was deleted, and all of it is gone with the process:
+    better to end while what is not confirmed is still little.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember nothing yet."""
+        self._path = path
+        self._inode: int | None = None
+
+    def require(self) -> None:
+        """Compare with the first time.
+
+        Raises:
+            OutboxUnusable: it was removed or replaced.
+        """
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            inode = -1
+        if self._inode is None:
+            self._inode = inode
+        if inode != self._inode:
+            raise OutboxUnusable(
+                f"the outbox at {self._path} was removed or replaced while it was in use",
+                hint="start again: it goes on with the file that is there, or with a new one",
+            )

@@ -1,0 +1,96 @@
+"""What the publisher has of the outbox: one reading after the other, each from the oldest entry on.
+
+A reading goes through the pending entries in the order of their numbers. At first they are read
+back from the outbox. When a page was the last, the publisher has caught up, and what is committed
+from then on goes to it from memory, until it has no room.
+
+Invariant: within a reading every entry is offered once, and none before an older one (G3).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from replicator.domain.model import Entry
+from replicator.domain.ports import EntrySink
+from replicator.fault_points import FaultPoint, reach
+from replicator.outbox.port import Outbox
+
+_PAGE_ENTRIES: Final = 2000
+_PAGE_BYTES: Final = 8 * 1024 * 1024
+
+
+class Handover:
+    """Hands committed entries to the publisher; for the store's thread."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        """Hand over nothing yet: the publisher begins the first reading."""
+        self._outbox = outbox
+        self._sink: EntrySink | None = None
+        self._reading = 0
+        self._read_up_to = 0
+        self._is_over = False
+        self.has_caught_up = False
+        """Whether every pending entry was offered in this reading."""
+
+    def connect(self, sink: EntrySink) -> None:
+        """Name the publisher."""
+        self._sink = sink
+
+    def begin(self, reading: int) -> None:
+        """Begin a reading, for which the publisher has asked.
+
+        Order matters: what it had reported before it asked is committed. Read before that, an
+        entry that it has confirmed would be published once more, after a newer one perhaps.
+        """
+        self._reading = reading
+        self._read_up_to = 0
+        self.has_caught_up = False
+
+    def ask_again(self) -> None:
+        """Let the publisher forget what it has but not sent, and ask for a new reading."""
+        if self._sink is not None:
+            self._sink.forget()
+
+    def end(self) -> None:
+        """Read nothing more back: the publisher drains. Safe to repeat, from any thread."""
+        self._is_over = True
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """Offer what was just committed, if the publisher has everything before it."""
+        if not entries or not self.has_caught_up or self._sink is None:
+            return
+        if self._sink.room < len(entries):
+            self.has_caught_up = False
+            return
+        self._sink.offer(entries, self._reading)
+        self._read_up_to = entries[-1].number
+        reach(FaultPoint.HANDED_OVER)
+
+    @property
+    def may_refill(self) -> bool:
+        """Whether a page should be read back: the publisher is behind and has room for one."""
+        return (
+            not self.has_caught_up
+            and not self._is_over
+            and self._sink is not None
+            and self._sink.room >= _PAGE_ENTRIES
+        )
+
+    def refill(self) -> None:
+        """Read a page back for a publisher that is behind and has room.
+
+        Raises:
+            OutboxUnavailable: nothing was read; safe to repeat.
+        """
+        if not self.may_refill or self._sink is None:
+            return
+        page = self._outbox.page(
+            self._read_up_to, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES
+        )
+        if page.entries:
+            self._sink.offer(page.entries, self._reading)
+            self._read_up_to = page.entries[-1].number
+            reach(FaultPoint.READ_BACK)
+        # Race: none. Only this thread commits entries, so when a page was the last, everything
+        # committed so far is handed over, and what comes next can go through memory.
+        self.has_caught_up = page.is_last
