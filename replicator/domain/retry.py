@@ -25,14 +25,5 @@ class Backoff(NamedTuple):
         return float(min(self.most_seconds, self.initial_seconds * 2 ** min(attempt - 1, 30)))
 
 
-CONNECT = Backoff(0.2, 5.0)
-"""Between attempts to reach a server."""
-
-PERMANENT = Backoff(5.0, 60.0)
-"""At run time, after an error that passes only when somebody changes something."""
-
-REFUSED = Backoff(0.1, 5.0)
-"""Between attempts to publish an entry that was nacked or returned."""
-
 OUTBOX = Backoff(0.2, 5.0)
 """Between attempts to commit to an outbox that cannot be written now."""

@@ -11,12 +11,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
-import tenacity
 from sqlalchemy import Connection, delete, select, update
 
-from replicator.errors import EntryUnknown, OutboxUnavailable
+from replicator.errors import EntryUnknown
 from replicator.operators.listing import (
     ENTRY_COLUMNS,
     EntryRow,
@@ -36,6 +35,7 @@ from replicator.outbox.schema import PARKED, PENDING, entries
 from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.connection import database_path, open_engine, translated
 from replicator.outbox.sqlite.entries import runs
+from replicator.retry import Result, Retrying
 
 _STEP_ENTRIES: Final = 1000
 # To look for newer entries of their documents, the whole outbox is read. It is done for so many at
@@ -43,8 +43,6 @@ _STEP_ENTRIES: Final = 1000
 _LOOK_ENTRIES: Final = 50_000
 _SOME: Final = 5
 _ATTEMPTS: Final = 3  # each waits five seconds for a lock
-
-Result = TypeVar("Result")
 
 
 class Change(NamedTuple):
@@ -268,9 +266,4 @@ def patiently(action: Callable[[], Result]) -> Result:
     Raises:
         OutboxUnavailable: it did so for a quarter of a minute, or the disk is full.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(OutboxUnavailable),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        reraise=True,
-    )
-    return retrying(action)
+    return Retrying(max_attempts=_ATTEMPTS).until_done(action)

@@ -21,7 +21,6 @@ from replicator.domain.model import (
     of_table,
 )
 from replicator.domain.properties import compact_headers, entry_number, full_headers
-from replicator.domain.retry import REFUSED
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.domain.window import Confirmed, Limits, Window
 from replicator.fault_points import FaultPoint, reach
@@ -29,6 +28,7 @@ from replicator.log import get_logger
 from replicator.metrics import Metrics, grouped_instants
 from replicator.publisher.broker import Publication
 from replicator.publisher.frames import PublishFrames, address
+from replicator.retry import REFUSED
 
 _WINDOW_BYTES: Final = 16 * 1024 * 1024
 _BUFFERED_BYTES: Final = 16 * 1024 * 1024

@@ -12,17 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pika import spec
 
 from replicator.domain.model import Entry, Outcomes, Returned, TableName
-from replicator.domain.retry import CONNECT, PERMANENT, REFUSED
 from replicator.errors import (
     BrokerUnavailable,
-    PermanentError,
     ReplicatorError,
-    TransientError,
 )
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
@@ -34,7 +31,7 @@ from replicator.publisher.frames import PublishFrames
 from replicator.publisher.incoming import Incoming
 from replicator.publisher.link import Link
 from replicator.publisher.reports import Reports
-from replicator.retrying import for_ever
+from replicator.retry import REFUSED, Retrying
 
 _TICK_SECONDS: Final = 1.0
 _NO_CONFIRM_SECONDS: Final = 300.0
@@ -103,6 +100,7 @@ class Publisher:
         self._incoming = Incoming()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._retrying = Retrying(self._stop, note=self._note, is_patient=lambda: self._was_open)
         self._is_idle = threading.Condition()
         self._link: Link | None = None
         self._frames: PublishFrames | None = None
@@ -111,7 +109,6 @@ class Publisher:
         self._is_blocked = False
         self._is_turn_due = False
         self._retry_due_at = 0.0
-        self._on_delivered: Callable[[], None] = lambda: None
         self._progress_at = time.monotonic()
         self._refused_since: float | None = None
         self._refused_seconds = _REFUSED_SECONDS
@@ -217,41 +214,22 @@ class Publisher:
             PermanentError: when it occurs before the broker was ever reached in this process.
                 Later the same error is retried slowly.
         """
-        retrying = for_ever(
-            self._stop,
-            is_retried=lambda err: (
-                isinstance(err, TransientError)
-                or (isinstance(err, PermanentError) and self._was_open)
-            ),
-            wait=lambda err: (PERMANENT if isinstance(err, PermanentError) else CONNECT).wait(),
-            note=self._note,
-        )
-        try:
-            for attempt in retrying:
-                with attempt:
-                    self._session(attempt.retry_state)
-        except ReplicatorError:
-            if not self._stop.is_set():
-                raise
+        self._retrying.until_stopped(self._session)
 
-    def _note(self, err: BaseException) -> None:
+    def _note(self, err: ReplicatorError) -> None:
         text = str(err)
         # Several hosts fail in turn, each in its own way: none of it is news the second time.
         if text not in self._told:
             self._told.append(text)
-            self._log.warning(
-                "rabbitmq is not available, retrying", error=text, hint=getattr(err, "hint", None)
-            )
+            self._log.warning("rabbitmq is not available, retrying", error=text, hint=err.hint)
         self._error = text
 
-    def _session(self, retry_state: Any) -> None:
+    def _session(self) -> None:
         """Publish over one connection until it ends.
 
         Raises:
             BrokerUnavailable, ChannelClosed, BrokerRefused: why it ended, unless it was stopped.
         """
-        if self._stop.is_set():
-            return  # stopped while it waited for this attempt
         self._turned_at = time.monotonic()
         chosen = prepare(self._broker)
         link = Link(
@@ -262,10 +240,6 @@ class Publisher:
             probes=[] if self._was_open else self._delivery.probes(),
         )
 
-        def it_works() -> None:
-            retry_state.attempt_number = 1
-
-        self._on_delivered = it_works
         self._link = link
         # Race: `stop` may have come before there was a link that it could hang up.
         if self._stop.is_set():
@@ -378,7 +352,7 @@ class Publisher:
             self._refused_since is not None
             and now - self._refused_since > self._refused_seconds
             # Refused again and again, not once and then never answered: that is the next case.
-            and now - self._progress_at < 2 * REFUSED.most_seconds
+            and now - self._progress_at < 2 * REFUSED.max_seconds
         ):
             text = f"RabbitMQ has refused every message for {self._refused_seconds:.0f} seconds"
             # A new connection does not help against a full queue: try less and less often.
@@ -428,7 +402,7 @@ class Publisher:
 
     def _flush(self) -> None:
         if self._delivery.flush():
-            self._on_delivered()
+            self._retrying.worked()
         if self._delivery.window.is_empty:
             with self._is_idle:
                 self._is_idle.notify_all()

@@ -12,16 +12,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
 
-import tenacity
 from rethinkdb import errors as reql
 from rethinkdb import r
 
 from replicator.domain.model import TableName
-from replicator.domain.retry import CONNECT, PERMANENT
-from replicator.errors import FeedAborted, PermanentError, ReplicatorError, TransientError
+from replicator.errors import FeedAborted, ReplicatorError
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.retrying import for_ever
+from replicator.retry import Retrying
 from replicator.source.connection import Server, close, connect, shut, translated, watched
 from replicator.source.watchdog import Watch
 
@@ -190,6 +188,7 @@ class Discovery:
         self._metrics = metrics
         self._log = get_logger("discovery").bind(databases=sorted(databases))
         self._stop = threading.Event()
+        self._retrying = Retrying(self._stop, note=self._note, is_patient=lambda: self._was_open)
         self._tables: Tables | None = None
         self._was_open = False
         self._present = frozenset(known)
@@ -209,22 +208,7 @@ class Discovery:
             PermanentError: when it occurs before the list was ever read in this process. Later
                 the same error is retried slowly.
         """
-        retrying = for_ever(
-            self._stop,
-            is_retried=lambda err: (
-                isinstance(err, TransientError)
-                or (isinstance(err, PermanentError) and self._was_open)
-            ),
-            wait=lambda err: (PERMANENT if isinstance(err, PermanentError) else CONNECT).wait(),
-            note=self._note,
-        )
-        try:
-            for attempt in retrying:
-                with attempt:
-                    self._follow(attempt.retry_state)
-        except ReplicatorError:
-            if not self._stop.is_set():
-                raise
+        self._retrying.until_stopped(self._follow)
 
     def stop(self) -> None:
         """End `run` soon, from any thread; safe to repeat."""
@@ -232,7 +216,7 @@ class Discovery:
         if (tables := self._tables) is not None:
             tables.abort()
 
-    def _note(self, err: BaseException) -> None:
+    def _note(self, err: ReplicatorError) -> None:
         text = str(err)
         self._turned(error=text)
         # Several hosts fail in turn, each in its own way: none of it is news the second time.
@@ -241,12 +225,10 @@ class Discovery:
             self._log.warning(
                 "the list of tables is lost, reading it again",
                 error=text,
-                hint=getattr(err, "hint", None),
+                hint=err.hint,
             )
 
-    def _follow(self, retry_state: tenacity.RetryCallState) -> None:
-        if self._stop.is_set():
-            return  # stopped while it waited for this attempt
+    def _follow(self) -> None:
         self._turned()
         try:
             with self._open() as tables:
@@ -259,11 +241,8 @@ class Discovery:
                 self._away.clear()
                 while not self._stop.is_set():
                     self.step(tables, time.monotonic())
-                    retry_state.attempt_number = 1
+                    self._retrying.worked()
                     self._told.clear()
-        except TransientError:
-            if not self._stop.is_set():
-                raise
         finally:
             self._tables = None
             self._turned(is_current=False)

@@ -6,28 +6,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import tenacity
-
 from replicator.domain.feed_element import Change
 from replicator.domain.items import FeedBatch, FeedClosed, FeedOpened, SnapshotRead
 from replicator.domain.model import Cause, TableName
 from replicator.domain.ports import FeedSink
-from replicator.domain.retry import CONNECT, PERMANENT
 from replicator.errors import (
     FeedLost,
     FeedOverflowed,
-    PermanentError,
     ReplicatorError,
     ResyncRequested,
     SnapshotStalled,
-    SourceRefused,
     SourceUnavailable,
-    TransientError,
 )
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.retrying import for_ever
+from replicator.retry import Retrying
 from replicator.source.changefeed import Changefeed, now_us
 
 _WAIT_SECONDS: Final = 1.0
@@ -41,11 +35,6 @@ _SMALL_BATCH: Final = 1000
 _SMALL_BATCH_BYTES: Final = 100_000
 _MOST_QUEUE_GROWTH: Final = 8
 _MOST_TOLD: Final = 16
-
-
-def _backoff(err: BaseException | None) -> tenacity.wait.wait_base:
-    # Not for a table that is gone: it may be created again at any moment.
-    return (PERMANENT if isinstance(err, SourceRefused) else CONNECT).wait()
 
 
 def _size(changes: list[Change]) -> int:
@@ -93,7 +82,9 @@ class FeedReader:
         self._resync = threading.Event()
         self._feed: Changefeed | None = None
         self._was_open = False
-        self._is_patient = is_patient
+        self._retrying = Retrying(
+            self._stop, note=self._note, is_patient=lambda: self._was_open or is_patient
+        )
         self._queue_size = queue_size
         self._most_queue_size = _MOST_QUEUE_GROWTH * queue_size
         self._stall_seconds = _STALL_SECONDS
@@ -140,28 +131,15 @@ class FeedReader:
             PermanentError: when it occurs before the feed was ever open in this process. Later
                 the same error is retried slowly.
         """
-        retrying = for_ever(self._stop, is_retried=self._is_retried, wait=_backoff, note=self._note)
         try:
-            for attempt in retrying:
-                with attempt:
-                    self._follow(attempt.retry_state)
-        except ReplicatorError:
-            if not self._stop.is_set():
-                raise
+            self._retrying.until_stopped(self._follow)
         finally:
             self._sink.put(
                 FeedClosed(self._feed_id, Cause.START, "", 0, now_us(), self.complete_at)
             )
 
-    def _is_retried(self, err: BaseException) -> bool:
-        if isinstance(err, PermanentError):
-            return self._was_open or self._is_patient
-        return isinstance(err, TransientError)
-
-    def _note(self, err: BaseException) -> None:
+    def _note(self, err: ReplicatorError) -> None:
         """Report the loss: to the store whenever the feed was open, in the log once per change."""
-        if not isinstance(err, ReplicatorError):
-            return
         text = str(err)
         # Several hosts fail in turn, each in its own way: none of it is news the second time.
         is_news = text not in self._told
@@ -177,10 +155,8 @@ class FeedReader:
         skipped = err.skipped if isinstance(err, FeedOverflowed) else 0
         self._put(FeedClosed(self._feed_id, cause, text, skipped, now_us(), self.complete_at))
 
-    def _follow(self, retry_state: tenacity.RetryCallState) -> None:
+    def _follow(self) -> None:
         """Open the feed and hand over what it says, until it is lost or we are stopped."""
-        if self._stop.is_set():
-            return  # stopped while it waited for this attempt
         self.progressed_at = time.monotonic()
         # Order matters: what is asked for from here on is not met by the snapshot that begins now.
         self._resync.clear()
@@ -201,14 +177,10 @@ class FeedReader:
                 while not self._stop.is_set():
                     if self.step(feed) and not self._is_initializing:
                         # It works: the next loss is a new one, with the shortest wait.
-                        retry_state.attempt_number = 1
+                        self._retrying.worked()
                         self._told.clear()
             except (FeedOverflowed, SnapshotStalled):
                 self._queue_size = min(2 * self._queue_size, self._most_queue_size)
-                raise
-            except FeedLost:
-                if self._stop.is_set():
-                    return
                 raise
             finally:
                 self._feed = None

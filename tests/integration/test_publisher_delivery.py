@@ -10,10 +10,10 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from replicator.domain.model import Op, Origin
-from replicator.domain.retry import Backoff
 from replicator.domain.routing import RoutingKey
 from replicator.publisher import delivery
 from replicator.publisher import publisher as publisher_module
+from replicator.retry import Backoff
 from tests.support.consumer import Consumer
 from tests.support.publishing import (
     CAPTURED_AT,

@@ -10,10 +10,10 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
-from replicator.domain.retry import Backoff
+from replicator import retry
 from replicator.errors import BrokerRefused, ReplicatorError
-from replicator.publisher import publisher as publisher_module
 from replicator.publisher.broker import Broker, Queue
+from replicator.retry import Backoff
 from tests.support.consumer import Consumer
 from tests.support.publishing import RunningPublisher, broker_of, make_entry
 from tests.support.wait import wait_until
@@ -121,7 +121,7 @@ def test_asking_for_permission_to_write_sends_no_message(vhost: str) -> None:
 def test_permission_that_is_taken_away_while_it_runs_is_waited_for(
     rabbitmq: PrivateRabbitMQ, vhost: str, granted: Granted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_module, "PERMANENT", Backoff(0.1, 0.5))
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.1, 0.5))
     broker = granted(configure=".*", write=".*", read=".*")
     with Consumer(vhost) as consumer, RunningPublisher(broker) as publisher:
         publisher.offer([make_entry(1)])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rethinkdb import r
 
+from replicator import retry
 from replicator.domain.model import TableName
-from replicator.domain.retry import Backoff
 from replicator.errors import FeedDisconnected, SourceRefused
 from replicator.metrics import Metrics
+from replicator.retry import Backoff
 from replicator.source import discovery as discovery_module
 from replicator.source.connection import Server
 from replicator.source.discovery import Discovery, open_table_config
@@ -84,7 +85,7 @@ def test_read_on_table_config_is_all_it_takes(
 def test_a_lost_link_is_opened_again(
     server: RethinkServer, driver: Any, name: TableName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery_module, "CONNECT", Backoff(0.05, 0.2))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.05, 0.2))
     with TcpProxy(server.port, server.host) as proxy:
         through = server_of(server)._replace(hosts=[("127.0.0.1", proxy.port)])
         with running(through, name) as (discovery, told):

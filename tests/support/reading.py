@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from rethinkdb import r
 
+from replicator import retry
 from replicator.domain.feed_element import Change
 from replicator.domain.items import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
 from replicator.domain.model import TableName
-from replicator.domain.retry import Backoff
 from replicator.errors import PermanentError
 from replicator.metrics import Metrics
+from replicator.retry import Backoff
 from replicator.source import changefeed, connection, reader, watchdog
 from replicator.source.changefeed import Changefeed, FieldRules, open_changefeed
 from replicator.source.connection import Server
@@ -31,8 +32,8 @@ def make_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     # Fractions of two: idle turns are added up and compared.
     monkeypatch.setattr(reader, "_WAIT_SECONDS", 0.125)
     monkeypatch.setattr(reader, "_PING_AFTER_SECONDS", 0.25)
-    monkeypatch.setattr(reader, "CONNECT", Backoff(0.05, 0.2))
-    monkeypatch.setattr(reader, "PERMANENT", Backoff(0.05, 0.2))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.05, 0.2))
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.05, 0.2))
     monkeypatch.setattr(changefeed, "_ANSWER_SECONDS", 1.5)
     monkeypatch.setattr(changefeed, "_MESSAGE_SECONDS", 1.0)
     monkeypatch.setattr(changefeed, "_OPEN_SECONDS", 3.0)

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
+from replicator import retry
 from replicator.domain.model import TableName
-from replicator.domain.retry import Backoff
 from replicator.errors import FeedDisconnected, SourceRefused
 from replicator.metrics import Metrics
+from replicator.retry import Backoff
 from replicator.source import discovery as discovery_module
 from replicator.source.discovery import Discovery
 from tests.support.wait import wait_until
@@ -181,8 +182,8 @@ def test_what_was_there_when_the_last_process_ended_is_missed_too() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery_module, "CONNECT", Backoff(0.01, 0.02))
-    monkeypatch.setattr(discovery_module, "PERMANENT", Backoff(0.01, 0.02))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.01, 0.02))
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.01, 0.02))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pika
 import pytest
 from pika import exceptions, spec
 
+from replicator import retry
 from replicator.domain.model import Entry, Op, Origin, Outcomes, TableName
 from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
 from replicator.metrics import Metrics
@@ -16,6 +17,7 @@ from replicator.publisher import broker as broker_module
 from replicator.publisher import publisher as publisher_module
 from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.publisher import Publisher
+from replicator.retry import Backoff
 
 
 def entry(number: int) -> Entry:
@@ -307,11 +309,7 @@ def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
         raise BrokerRefused("no permission")
 
     monkeypatch.setattr(publisher_module, "prepare", refuse)
-    monkeypatch.setattr(
-        publisher_module,
-        "PERMANENT",
-        publisher_module.CONNECT._replace(initial_seconds=0.001, most_seconds=0.002),
-    )
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.001, 0.002))
     found.run()
 
     assert len(attempts) == 3

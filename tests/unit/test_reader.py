@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import pytest
 
+from replicator import retry
 from replicator.domain.feed_element import Change
 from replicator.domain.items import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
 from replicator.domain.model import Cause, TableName
-from replicator.domain.retry import Backoff
 from replicator.errors import (
     FeedAborted,
     FeedDisconnected,
@@ -22,6 +22,7 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.metrics import Metrics
+from replicator.retry import Backoff
 from replicator.source import reader as reader_module
 from replicator.source.reader import FeedReader
 from tests.support.feed_elements import add, initial
@@ -113,8 +114,8 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(reader_module, "CONNECT", Backoff(0.0001, 0.0002))
-    monkeypatch.setattr(reader_module, "PERMANENT", Backoff(0.0001, 0.0002))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.0001, 0.0002))
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.0001, 0.0002))
     capfd.readouterr()
 
 
@@ -403,7 +404,7 @@ def test_a_stop_ends_the_open_feed_and_is_no_loss() -> None:
 
 
 def test_a_stop_during_the_wait_makes_no_further_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "CONNECT", Backoff(60.0, 600.0))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(60.0, 600.0))
     bench = Bench(SourceUnavailable("refused"), [[READY]])
     real_put = bench.put
 
