@@ -19,8 +19,8 @@ from replicator.following import Following
 from replicator.log import redact_text
 from replicator.metrics import Metrics
 from replicator.outbox.sqlite.connection import database_path
+from replicator.outbox.sqlite.room import is_disk_low
 from replicator.publisher.publisher import Publisher
-from replicator.store.pausing import is_disk_low
 from replicator.store.store import Store
 from replicator.web.history import RATE_SECONDS, SAMPLE_SECONDS, Flow, History, Sample
 from replicator.web.server import Facts, Verdict
@@ -209,7 +209,7 @@ class Observation:
         directory = database_path(self._settings.outbox.url).parent
         try:
             # The store asks so when it waits for room: there is twice the reserve, or not.
-            return is_disk_low(directory, was_full=True)
+            return is_disk_low(directory, was_low=True)
         except OSError:
             return False  # a volume that is gone is told as an error of the outbox
 
@@ -289,8 +289,8 @@ def feed_facts(feed: Feed) -> dict[str, Any]:
         "captured": feed.captured,
         "snapshot_documents": feed.compared,
         "skipped": feed.skipped,
-        "gap": {"cause": feed.gap.cause.value, "from": _instant(feed.gap.opened_at)}
-        if feed.gap is not None
+        "gap": {"cause": feed.open_gap.cause.value, "from": _instant(feed.open_gap.opened_at)}
+        if feed.open_gap is not None
         else None,
         "last_error": _shown(feed.last_error),
         "last_error_at": _instant(feed.last_error_at),

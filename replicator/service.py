@@ -33,13 +33,14 @@ from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
 from replicator.outbox.migrations import upgrade
-from replicator.outbox.sqlite.connection import database_path, open_engine
+from replicator.outbox.sqlite.connection import database_path, open_engine, open_writer
 from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.outbox.sqlite.privacy import REMEDY, exposures
 from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
-from replicator.store.pausing import Limits
+from replicator.store.pausing import OutboxLimits
 from replicator.store.store import Store
 from replicator.web.server import WebServer
 
@@ -119,14 +120,15 @@ class Service:
         before, after = upgrade(engine)
         if before != after:
             self._log.info("outbox schema is up to date", before=before, now=after)
+        path = database_path(settings.outbox.url)
+        self._outbox = SqliteOutbox(path, open_writer(path))
         self._store = Store(
-            engine,
+            self._outbox,
             self._inbox,
             self.metrics,
-            limits=Limits(settings.outbox.max_entries, settings.outbox.max_bytes),
+            limits=OutboxLimits(settings.outbox.max_entries, settings.outbox.max_bytes),
         )
         self._store.prepare()
-        self._store.on_resync(self._following.request_resync)
         known = self._store.not_dropped(settings.databases)
         named = self._following.named()
         feeds = self._store.register([*named, *self._following.remembered(known)])
@@ -153,7 +155,9 @@ class Service:
             names[feed.id] = feed.name
             self._following.follow(feed)
 
-        self._store.connect(self._publisher, on_found)
+        self._store.connect(
+            self._publisher, on_found=on_found, request_resync=self._following.request_resync
+        )
         by_name = {table.name for table in named}
         for feed in feeds:
             if feed.name in by_name:

@@ -22,9 +22,9 @@ from replicator.errors import ReplicatorError
 from replicator.operators import entries as change
 from replicator.operators import listing as inspect
 from replicator.operators.entries import Change
+from replicator.outbox import feeds
 from replicator.outbox import orders as operations
 from replicator.outbox.orders import OPERATOR
-from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.check import lock_holder
 
 _MOST_SHOWN: Final = 20

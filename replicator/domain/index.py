@@ -18,8 +18,8 @@ there, which a baseline would only record.
 class IndexChange(NamedTuple):
     """What a step changes in the index of one feed."""
 
-    inserted: Mapping[str, Known] = {}  # noqa: RUF012 -- never changed; new rows by key
-    updated: Mapping[str, Known] = {}  # noqa: RUF012 -- rows with another digest or document
+    inserted: Mapping[str, Known] = {}
+    updated: Mapping[str, Known] = {}
     deleted: Sequence[int] = ()  # row ids
     forgets_deleted: bool = False  # every row goes that only says `DELETED`
 

@@ -124,3 +124,6 @@ class Outcomes(NamedTuple):
     settled_bytes: int = 0  # of their bodies
     failed: Sequence[Failure] = ()  # tried again later; recorded so that operators see it
     parked: Sequence[Failure] = ()  # set aside for the operator
+    # Not 0: the publisher has forgotten everything but what is in flight, after what it reported
+    # before. The pending entries are to be read again, and offered under this number.
+    reading: int = 0

@@ -3,7 +3,7 @@
 The source and the publisher never import the outbox, nor each other; they meet at these types.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from replicator.domain.items import Item
@@ -19,35 +19,26 @@ class FeedSink(Protocol):
 
 
 class EntrySink(Protocol):
-    """Where the store hands committed entries over."""
+    """Where the store hands committed entries over: the publisher.
+
+    A **reading** is one pass over the pending entries from the oldest on. The publisher asks for
+    one with `Outcomes.reading` whenever it has forgotten what it had: after a lost channel, and
+    when it was told to. An offer of an earlier reading is dropped: it may lack older entries.
+    """
 
     @property
     def room(self) -> int:
-        """How many entries may be offered now; any thread may ask."""
+        """How many entries may be offered now; 0 without a channel. Any thread may ask."""
         ...
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Hand over committed entries in the order of their numbers; never waits."""
+    def offer(self, entries: Sequence[Entry], reading: int) -> None:
+        """Hand over committed entries of a reading in the order of their numbers; never waits."""
         ...
 
-    def readmit(self, entries: Sequence[Entry]) -> None:
-        """Hand over entries that were redriven, and may be older than those before; never waits.
+    def forget(self) -> None:
+        """Forget all but what is in flight, and ask for a new reading; never waits.
 
-        Those that are still here stay where they are, and those that were reported as settled or
-        parked are not taken: `committed` has not come, so the reader could not know of it.
-        """
-        ...
-
-    def committed(self, reports: int) -> None:
-        """Say that the oldest so many reports are committed; never waits.
-
-        To be called after that commit and before anything is read that is handed over.
-        """
-        ...
-
-    def withdraw(self, numbers: Collection[int]) -> None:
-        """Take back entries that an operator parked or discarded; never waits.
-
-        What is in flight by then may be delivered.
+        For after an operator's order. What is in flight cannot be called back, but is not sent
+        again unless the new reading has it.
         """
         ...

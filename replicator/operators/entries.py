@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
 
+from replicator.domain.ranges import runs
 from replicator.errors import EntryUnknown
 from replicator.operators.listing import (
     ENTRY_COLUMNS,
@@ -27,14 +28,13 @@ from replicator.operators.listing import (
     reading,
 )
 from replicator.operators.supersession import Supersession
+from replicator.outbox import feeds
 from replicator.outbox import orders as operations
 from replicator.outbox.migrations import require_current
 from replicator.outbox.orders import OPERATOR, Action
 from replicator.outbox.records import sound
 from replicator.outbox.schema import PARKED, PENDING, entries
-from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.connection import database_path, open_engine, translated
-from replicator.outbox.sqlite.entries import runs
 from replicator.retry import Result, Retrying
 
 _STEP_ENTRIES: Final = 1000

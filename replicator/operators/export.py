@@ -17,9 +17,9 @@ from replicator.operators.listing import (
     outbox_id,
     ranges,
 )
+from replicator.outbox import feeds
 from replicator.outbox.records import sound
 from replicator.outbox.schema import PARKED, entries
-from replicator.outbox.sqlite import feeds
 
 _STEP_BYTES: Final = 8 * 1024 * 1024
 

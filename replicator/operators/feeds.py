@@ -3,13 +3,13 @@
 import time
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from replicator.errors import TableUnusable
 from replicator.operators.entries import actor, patiently, writing
+from replicator.outbox import feeds, schema
 from replicator.outbox import orders as operations
 from replicator.outbox.migrations import current, head, upgrade
-from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.connection import database_path, open_engine, translated
 from replicator.outbox.sqlite.lock import OutboxLock
 
@@ -53,7 +53,9 @@ def take_as_baseline(url: str, table: str, *, is_dry: bool = False) -> None:
         feed_id = _feed_id(connection, table)
         if is_dry:
             return
-        feeds.save(connection, feed_id, absorb_changed=1)
+        connection.execute(
+            update(schema.feeds).where(schema.feeds.c.id == feed_id).values(absorb_changed=1)
+        )
         _record(connection, operations.Action.BASELINE, feed_id)
 
 

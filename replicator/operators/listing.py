@@ -8,8 +8,9 @@ is no instant's picture: entries may be confirmed while it is read.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from replicator.domain.feed import Feed
@@ -19,15 +20,14 @@ from replicator.domain.model import Cause, Op, Origin, TableName
 from replicator.domain.properties import message_id
 from replicator.domain.reconcile import TableRules
 from replicator.errors import EntryUnknown, TableUnusable
+from replicator.outbox import feeds
 from replicator.outbox.migrations import require_current
+from replicator.outbox.port import Totals
 from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import PARKED, PENDING, entries, meta
 from replicator.outbox.schema import feeds as feeds_table
 from replicator.outbox.schema import gaps as gaps_table
-from replicator.outbox.sqlite import feeds
 from replicator.outbox.sqlite.connection import database_path, open_reader, translated
-from replicator.outbox.sqlite.entries import Totals
-from replicator.outbox.sqlite.identity import Identity
 
 _STEP_ENTRIES: Final = 5000
 MOST_NUMBER: Final = 2**63 - 1  # of SQLite, and of PostgreSQL
@@ -45,6 +45,13 @@ ENTRY_COLUMNS: Final = (
     entries.c.last_error,
     func.length(entries.c.body),
 )
+
+
+class _Identity(NamedTuple):
+    """What message ids are made of."""
+
+    outbox_id: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+    last_entry: Count
 
 
 class EntryRow(NamedTuple):
@@ -155,7 +162,7 @@ def outbox_id(connection: Connection) -> str | None:
     row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
     if row is None:
         return None
-    (identity,) = sound([tuple(row)], Identity, meta.name)
+    (identity,) = sound([tuple(row)], _Identity, meta.name)
     return identity.outbox_id
 
 
@@ -330,7 +337,6 @@ def list_feeds(connection: Connection) -> list[Feed]:
 
 def _feed(connection: Connection, mapping: Any) -> Feed:
     row = feeds.read_row(mapping)
-    state = row.state
     since = {
         FeedState.READY: row.ready_at,
         FeedState.INITIALIZING: row.opened_at,
@@ -338,27 +344,16 @@ def _feed(connection: Connection, mapping: Any) -> Feed:
         FeedState.PAUSED: None,
         FeedState.DROPPED: row.alive_at,
     }
+    kept = row.kept()
     return Feed(
         id=row.id,
-        name=TableName(row.database_name, row.table_name),
-        rules=TableRules(primary_key="id" if row.primary_key is None else row.primary_key),
+        name=row.name,
+        rules=TableRules(primary_key=kept["indexed_key"] or "id"),
         is_baseline=False,
         projection=row.projection,
-        absorb_changed=bool(row.absorb_changed),
-        state=state,
-        table_id=row.table_id,
-        opened_at=row.opened_at,
-        alive_at=row.alive_at,
-        first_ready_at=row.first_ready_at,
-        ready_at=row.ready_at,
-        changed_at=row.changed_at,
-        state_since=since[state] or 0,
-        captured=row.captured,
-        compared=row.snapshot_documents,
-        skipped=row.skipped,
+        state_since=since[row.state] or 0,
         gap=feeds.open_gap(connection, row.id),
-        last_error=row.last_error,
-        last_error_at=row.last_error_at,
+        **kept,
     )
 
 

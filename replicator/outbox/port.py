@@ -51,14 +51,14 @@ class Step(NamedTuple):
 
     entries: Sequence[Entry] = ()
     last_entry: int = 0  # the highest number that was given out, this step's included
-    index: Mapping[int, IndexChange] = {}  # noqa: RUF012 -- never changed; by feed
+    index_changes: Mapping[int, IndexChange] = {}
     feeds: Sequence[tuple[Feed, Feed]] = ()  # as last committed, and as they are to be kept
     outcomes: Sequence[Outcomes] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing has to be written."""
-        return not (self.entries or self.index or self.feeds or self.outcomes)
+        return not (self.entries or self.index_changes or self.feeds or self.outcomes)
 
 
 class Committed(NamedTuple):

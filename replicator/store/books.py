@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from replicator.domain.feed import Feed
-from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Outcomes
 from replicator.fault_points import FaultPoint, reach
 from replicator.metrics import Metrics
@@ -20,7 +19,7 @@ class Books:
         """Start with nothing counted."""
         self._metrics = metrics
         self._closed = ClosedTables(metrics)
-        self._shown_states: dict[int, FeedState] = {}
+        self._shown_states: dict[int, str] = {}
         self._counters: dict[str, Any] = {
             "captured": metrics.changes_captured,
             "repairs": metrics.resync_repairs,
@@ -72,7 +71,7 @@ class Books:
 
     def show_states(self, feeds: Mapping[int, Feed]) -> None:
         """Bring the metric of feeds' states up to date."""
-        states = {feed_id: feed.state for feed_id, feed in feeds.items()}
+        states = {feed_id: feed.state.value for feed_id, feed in feeds.items()}
         if states == self._shown_states:
             return
         self._shown_states = states

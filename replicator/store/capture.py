@@ -185,6 +185,7 @@ class Capture:
                 # Until the comparison is complete, the index may have documents of an older table.
                 indexed_key=item.primary_key if is_first else feed.indexed_key,
                 snapshot=Snapshot(rules, SeenRows(), key_name),
+                last_error=None,
             )
         )
         self.fault_points.append(FaultPoint.FEED_OPENED)

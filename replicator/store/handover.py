@@ -84,9 +84,7 @@ class Handover:
         """
         if not self.may_refill or self._sink is None:
             return
-        page = self._outbox.page(
-            self._read_up_to, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES
-        )
+        page = self._outbox.page(self._read_up_to, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if page.entries:
             self._sink.offer(page.entries, self._reading)
             self._read_up_to = page.entries[-1].number

@@ -16,18 +16,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
 from replicator.domain.items import TableSettings
 from replicator.domain.model import Outcomes, TableName
 from replicator.domain.ports import EntrySink
-from replicator.errors import OutboxUnavailable
+from replicator.errors import OutboxUnavailable, ReplicatorError
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.outbox.port import Outbox, Totals
+from replicator.retry import Retrying
 from replicator.store.books import Books
 from replicator.store.capture import Capture, Memory
 from replicator.store.handover import Handover
@@ -91,6 +90,7 @@ class Store:
         self._version = _UNKNOWN
         self._checked_at = 0.0
         self._stop = threading.Event()
+        self._retry = Retrying(self._stop, note=self._note_failure)
         self.outbox_id = ""
         self._error: str | None = None
         self._error_at: int | None = None
@@ -133,7 +133,6 @@ class Store:
     def connect(
         self,
         sink: EntrySink,
-        *,
         on_found: Callable[[Feed], None] = lambda _feed: None,
         request_resync: RequestResync = lambda _name: False,
     ) -> None:
@@ -324,7 +323,18 @@ class Store:
     # What passes by itself.
 
     def _retrying(self, action: Callable[[], None]) -> None:
-        raise NotImplementedError
+        self._retry.until_done(action)
+        if self._error is not None:
+            self._log.info("outbox can be written again")
+            self._error = self._error_at = None
+            self.status = self._make_status()
+
+    def _note_failure(self, error: ReplicatorError) -> None:
+        if self._error is None:
+            self._error_at = self._clock()
+            self._log.error("outbox cannot be written, retrying", error=str(error))
+        self._error = str(error)
+        self.status = self._make_status()
 
     def _make_status(self) -> StoreStatus:
         return StoreStatus(

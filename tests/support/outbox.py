@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,22 @@ import sqlalchemy
 
 from replicator.domain.feed import Feed
 from replicator.domain.feed_element import Change
-from replicator.domain.items import FeedBatch, FeedClosed, FeedOpened, Item, SnapshotRead
+from replicator.domain.items import (
+    FeedBatch,
+    FeedClosed,
+    FeedOpened,
+    Item,
+    SnapshotRead,
+    TableSettings,
+)
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
 from replicator.outbox.migrations import upgrade
-from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.connection import open_engine, open_writer
+from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.store.inbox import Inbox, Work
-from replicator.store.store import Limits, Store, TableSettings
+from replicator.store.pausing import OutboxLimits
+from replicator.store.store import Store
 
 SECOND = 1_000_000
 TABLE = TableName("db", "t")
@@ -28,23 +37,16 @@ class FakeSink:
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room
         self.entries: list[Entry] = []
-        self.withdrawn: list[int] = []
-        self.withdrawals = 0
-        self.reports = 0
+        self.reading = 1
+        self.forgotten = 0
 
-    def offer(self, entries: Sequence[Entry]) -> None:
+    def offer(self, entries: Sequence[Entry], reading: int) -> None:
+        assert reading == self.reading
         self.entries += entries
         self.room -= len(entries)
 
-    def readmit(self, entries: Sequence[Entry]) -> None:
-        self.offer(entries)
-
-    def withdraw(self, numbers: Collection[int]) -> None:
-        self.withdrawn += numbers
-        self.withdrawals += 1
-
-    def committed(self, reports: int) -> None:
-        self.reports += reports
+    def forget(self) -> None:
+        self.forgotten += 1
 
     @property
     def numbers(self) -> list[int]:
@@ -62,9 +64,10 @@ class Outbox:
         self,
         path: Path,
         *tables: TableSettings,
-        limits: Limits = Limits(1_000_000, 1 << 40),  # noqa: B008 -- an immutable value
+        limits: OutboxLimits = OutboxLimits(1_000_000, 1 << 40),  # noqa: B008 -- an immutable value
         room: int = 1_000_000,
         now: int = 1_700_000_000 * SECOND,
+        has_channel: bool = True,
     ) -> None:
         self.path = path
         self.tables = tables or (table(),)
@@ -75,16 +78,27 @@ class Outbox:
         self.sink = FakeSink(room)
         self.engine = open_engine(f"sqlite:///{path}", create=True)
         upgrade(self.engine)
+        self.outbox = SqliteOutbox(path, open_writer(path))
         self.store = Store(
-            self.engine, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
+            self.outbox, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
         )
         self.store.prepare()
         self.store.register(self.tables)
         self.store.connect(self.sink)
-        self.connection = self.engine.connect()
+        if has_channel:
+            self.open_channel()
+
+    def open_channel(self) -> None:
+        """Let the publisher ask for its first reading."""
+        self.store.step(Work([], [Outcomes(reading=self.sink.reading)]), self.now)
+
+    def read_again(self) -> None:
+        """Let the publisher forget what it has, as after a lost channel, and ask again."""
+        self.sink.reading += 1
+        self.open_channel()
 
     def close(self) -> None:
-        self.connection.close()
+        self.outbox.close()
         self.engine.dispose()
 
     def restart(self, *tables: TableSettings, room: int = 1_000_000) -> "Outbox":
@@ -101,7 +115,7 @@ class Outbox:
     def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:
         """Do one step with those items, a second after the last one."""
         self.now += SECOND
-        self.store.step(self.connection, Work(list(items), list(outcomes)), self.now)
+        self.store.step(Work(list(items), list(outcomes)), self.now)
 
     def settle(self, *entries: Entry) -> None:
         """Confirm entries as the publisher does."""

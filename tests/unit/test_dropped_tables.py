@@ -12,7 +12,7 @@ from replicator.domain.feed_state import FeedState
 from replicator.domain.items import TableDropped, TableFound
 from replicator.domain.model import Cause, TableName
 from replicator.store import capture, store
-from replicator.store.pausing import Limits
+from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add, initial
 from tests.support.outbox import TABLE, Outbox, outbox, table
 
@@ -182,7 +182,7 @@ def test_the_deletes_of_a_dropped_table_wait_while_the_outbox_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
-    with outbox(tmp_path, limits=Limits(30, 1 << 40)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(30, 1 << 40)) as box:
         load(box, 25)
         box.step(box.closed(Cause.ABORTED, "table dropped"))
         box.step(TableDropped(TABLE, box.now))  # ten more: it is full

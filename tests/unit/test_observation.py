@@ -10,12 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from replicator.outbox.sqlite.entries import Totals
 
 from replicator.config import load_settings
 from replicator.domain.feed_state import FeedState
 from replicator.metrics import Metrics
 from replicator.observation import Observation
-from replicator.outbox.sqlite.entries import Totals
 from replicator.publisher.publisher import PublisherStatus
 from replicator.store import pausing
 from replicator.web.server import _ROUTES

@@ -14,7 +14,7 @@ from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
 from replicator.store import capture, store
 from replicator.store.inbox import Work
-from replicator.store.pausing import Limits
+from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import Outbox, outbox
 
@@ -262,7 +262,7 @@ def test_an_outbox_that_was_removed_while_in_use_ends_the_store(
 
 
 def test_feeds_pause_at_the_limit_and_go_on_only_well_below_it(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(20, 1 << 30)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(20, 1 << 30)) as box:
         box.step(box.opened(), box.ready())
         box.step(box.batch(*adds(1, 20)))
         assert box.store.status.is_full
@@ -280,7 +280,7 @@ def test_feeds_pause_at_the_limit_and_go_on_only_well_below_it(tmp_path: Path) -
 
 
 def test_the_bytes_of_the_outbox_are_limited_too(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(1000, 200)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(1000, 200)) as box:
         box.step(box.opened(), box.ready())
         box.step(box.batch(*adds(1, 9)))
         assert box.feed().state is FeedState.PAUSED
@@ -290,7 +290,7 @@ def test_the_bytes_of_the_outbox_are_limited_too(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_pauses_and_goes_on_as_a_snapshot(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(3, 1 << 30)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(3, 1 << 30)) as box:
         box.step(box.opened(), box.batch(*(initial(doc(n)) for n in range(4))))
         assert box.feed().state is FeedState.PAUSED
         box.step(box.ready())
@@ -303,7 +303,7 @@ def test_a_snapshot_pauses_and_goes_on_as_a_snapshot(tmp_path: Path) -> None:
 
 
 def test_a_feed_that_is_lost_while_paused_is_repaired_afterwards(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(3, 1 << 30)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(3, 1 << 30)) as box:
         box.step(box.opened(), box.ready())
         box.step(box.batch(*adds(1, 3)))
         box.step(box.closed(Cause.OVERFLOW))
@@ -316,7 +316,7 @@ def test_a_feed_that_is_lost_while_paused_is_repaired_afterwards(tmp_path: Path)
 
 
 def test_a_full_outbox_is_full_again_after_a_restart(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(3, 1 << 30)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(3, 1 << 30)) as box:
         box.step(box.opened(), box.ready())
         box.step(box.batch(*adds(1, 3)))
         again = box.restart(room=0)

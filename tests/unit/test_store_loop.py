@@ -15,7 +15,7 @@ from replicator.domain.retry import Backoff
 from replicator.errors import OutboxUnavailable, OutboxUnusable
 from replicator.outbox.sqlite import connection as engine_module
 from replicator.store import inbox, store
-from replicator.store.pausing import Limits
+from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
 from tests.support.wait import wait_until
@@ -243,7 +243,7 @@ def test_the_store_ends_when_a_reader_finds_the_outbox_unusable(
 
 
 def test_readers_are_paused_by_the_step_that_one_of_them_did(tmp_path: Path) -> None:
-    with outbox(tmp_path, limits=Limits(2, 1 << 40)) as box:
+    with outbox(tmp_path, limits=OutboxLimits(2, 1 << 40)) as box:
         running = Running(box)
         caught_up(box)
         for number in range(2):

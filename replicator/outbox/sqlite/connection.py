@@ -122,8 +122,7 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
         engine = create_engine(
             parse_url(url),
             poolclass=NullPool,
-            # The store's connection is used by whoever has its turn: never by two at once.
-            connect_args={"timeout": 5.0, "check_same_thread": False},
+            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
         )
     except (ArgumentError, NoSuchModuleError) as err:
         raise OutboxUnusable(
@@ -177,8 +176,27 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_immediately(connection: Connection) -> None:
-    if not statements.is_within_transaction(connection):
-        statements.run(connection, statements.BEGIN)
+    connection.exec_driver_sql(statements.BEGIN)
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open the store's connection to an outbox that is there.
+
+    It begins its transactions by itself, and is used by one thread at a time.
+
+    Raises:
+        OutboxUnavailable, OutboxUnusable: see `translated`.
+    """
+    with translated(path):
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _configure_sqlite(connection, None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 @contextmanager
@@ -231,20 +249,3 @@ def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
         hint="name another file with --outbox, or move this one away: a new outbox starts with a "
         "new snapshot",
     )
-
-
-def give_back_space(connection: Connection, pages: int) -> int:
-    """Return up to ``pages`` free pages to the file system; returns how many are still free."""
-    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
-    cursor = connection.connection.cursor()
-    # One page at a time: the pragma frees a page with each of its rows, its rows have no columns,
-    # and sqlite3 takes no more than one row of a statement without columns.
-    for _ in range(min(free, pages)):
-        cursor.execute("PRAGMA incremental_vacuum(1)")
-    cursor.close()
-    return max(0, free - pages)
-
-
-def data_version(connection: Connection) -> int:
-    """Return a number that changes when another connection has changed the database."""
-    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())

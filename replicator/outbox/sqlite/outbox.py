@@ -1,4 +1,4 @@
-"""The store's outbox on SQLite: one connection, the statements of `statements`, one thread at a time.
+"""The store's outbox on SQLite: one connection, used by one thread at a time.
 
 Invariant: whatever changes more than one row is within `_transaction`, and the only changes of
 entries, index, feeds and gaps together are those of `commit`.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from replicator.domain.feed import Feed, Gap
+from replicator.domain.feed_state import FeedState
 from replicator.domain.index import DELETED, IndexChange
 from replicator.domain.model import Entry, Known, Op, Origin, Outcomes, TableName
 from replicator.domain.properties import outbox_id
@@ -159,7 +160,8 @@ class SqliteOutbox:
             connection.execute(sql.LOSE_FEED, (row.id,))
             if row.projection != projection:
                 connection.execute(sql.FORGET_DOCUMENTS, (row.id,))
-            return Registered(row, self._open_gap(row.id), is_new)
+            lost = msgspec.structs.replace(row, state=FeedState.LOST)
+            return Registered(lost, self._open_gap(row.id), is_new)
 
     def _feed_row(self, name: TableName) -> feed_rows.StoredFeed | None:
         cursor = self._connection.execute(sql.FEED, name)
@@ -233,7 +235,7 @@ class SqliteOutbox:
             if step.entries:
                 self._append(step.entries)
                 connection.execute(sql.SAVE_LAST_ENTRY, (step.last_entry,))
-            for feed_id, change in step.index.items():
+            for feed_id, change in step.index_changes.items():
                 self._change_index(feed_id, change)
             for before, after in step.feeds:
                 self._save_feed(before, after)

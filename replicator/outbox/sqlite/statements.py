@@ -25,9 +25,7 @@ SAVE_LAST_ENTRY: Final = "UPDATE meta SET last_entry = ?"
 ENTRY_COLUMNS: Final = "id, feed_id, key, op, origin, body, captured_at"
 APPEND_ENTRIES: Final = f"INSERT INTO entries ({ENTRY_COLUMNS}) VALUES "
 SETTLE: Final = "DELETE FROM entries WHERE id BETWEEN ? AND ? AND state = 'pending'"
-RECORD_FAILURE: Final = (
-    "UPDATE entries SET attempts = attempts + ?, last_error = ? WHERE id = ?"
-)
+RECORD_FAILURE: Final = "UPDATE entries SET attempts = attempts + ?, last_error = ? WHERE id = ?"
 PARK: Final = (
     "UPDATE entries SET state = 'parked', attempts = attempts + 1, reason = ?, last_error = ? "
     "WHERE id = ? AND state = 'pending'"
@@ -124,7 +122,7 @@ ROW_COUNTS: Final = (100, 32, 16, 8, 4, 2, 1)
 @functools.cache  # there are few sets of columns that are saved together, and one at each commit
 def save_feed(columns: tuple[str, ...]) -> str:
     """Return the statement that changes these columns of a feed; its id comes last."""
-    return f"UPDATE feeds SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"  # noqa: S608 -- our own names
+    return f"UPDATE feeds SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"
 
 
 @functools.cache

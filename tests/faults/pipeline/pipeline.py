@@ -16,7 +16,7 @@ from replicator.errors import BrokerUnavailable, ChannelClosed
 from replicator.publisher.broker import Broker, Publication
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
-from replicator.store.pausing import Limits
+from replicator.store.pausing import OutboxLimits
 from replicator.store.store import TableSettings
 from tests.faults.pipeline import parts
 from tests.faults.pipeline.ledger import Ledger, Settings, Violation, require
@@ -71,7 +71,7 @@ class Pipeline:
             self.database.engine,
             self.inbox,
             _METRICS,
-            limits=Limits(settings.max_entries, 1 << 30),
+            limits=OutboxLimits(settings.max_entries, 1 << 30),
             clock=self.clock.now_us,
         )
         self.store.prepare()
