@@ -13,71 +13,20 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
 
-import msgspec
-
-from replicator.config import Settings, Table
+from replicator.composition import Worker, rethinkdb_server, table_settings
+from replicator.config import Settings
 from replicator.domain.feed import Feed
-from replicator.domain.hosts import InTurn
 from replicator.domain.items import TableDropped, TableFound, TableSettings
 from replicator.domain.model import TableName
 from replicator.domain.ports import FeedSink
-from replicator.errors import ReplicatorError
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.source.changefeed import FieldRules, now_us, open_changefeed
-from replicator.source.connection import Server
 from replicator.source.discovery import Discovery, open_table_config
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch, Watchdog
 
 _JOIN_SECONDS: Final = 0.5
-
-
-class Worker:
-    """A thread of the service; remembers how it ended and says so."""
-
-    def __init__(self, name: str, run: Callable[[], None], on_end: Callable[[], None]) -> None:
-        """Name it; `start` starts it."""
-        self.name = name
-        self.error: Exception | None = None
-        self._run = run
-        self._on_end = on_end
-        self.thread: Final = threading.Thread(target=self._main, name=name, daemon=True)
-
-    def _main(self) -> None:
-        try:
-            self._run()
-        except Exception as err:  # noqa: BLE001 -- the loop's boundary: the supervisor decides
-            self.error = err
-            # What has a name is told by whoever `run` raises it to; a defect is told here as well,
-            # with its trace at debug level.
-            if not isinstance(err, ReplicatorError):
-                get_logger("service").exception("a part ended by a defect", part=self.name)
-        finally:
-            self._on_end()
-
-
-def rethinkdb_server(settings: Settings) -> Server:
-    """Return how to reach RethinkDB, from the settings."""
-    source = settings.rethinkdb
-    return Server(InTurn(source.hosts), source.user, source.password, source.tls_ca_file)
-
-
-def table_settings(name: TableName, table: Table) -> TableSettings:
-    """Return what the store must know of a table that has these options."""
-    fields: dict[str, list[str]] = {}
-    if table.include_fields:
-        fields["include"] = sorted(table.include_fields)
-    if table.exclude_fields:
-        fields["exclude"] = sorted(table.exclude_fields)
-    return TableSettings(
-        name,
-        # Stable text of which fields the feed shows: it decides what the digests are over.
-        msgspec.json.encode(fields).decode(),
-        keep_documents=table.keep_documents,
-        is_baseline=table.initial == "baseline",
-        envelope=table.envelope,
-    )
 
 
 class _Followed(NamedTuple):

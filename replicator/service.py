@@ -22,13 +22,13 @@ from types import FrameType
 from typing import Final
 
 from replicator import __version__
+from replicator.composition import Worker, publication, rabbitmq_broker
 from replicator.config import Settings
 from replicator.domain.feed import Feed
-from replicator.domain.hosts import InTurn
 from replicator.domain.model import Op
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
 from replicator.fault_points import FaultPoint, arm, reach
-from replicator.following import Following, Worker
+from replicator.following import Following
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
@@ -37,7 +37,6 @@ from replicator.outbox.sqlite.connection import database_path, open_engine, open
 from replicator.outbox.sqlite.lock import OutboxLock
 from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.outbox.sqlite.privacy import REMEDY, exposures
-from replicator.publisher.broker import Broker, Publication, Queue
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
 from replicator.store.pausing import OutboxLimits
@@ -47,27 +46,6 @@ from replicator.web.server import WebServer
 _JOIN_SECONDS: Final = 5.0
 _SAME_ORDER_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.5
-
-
-def rabbitmq_broker(settings: Settings) -> Broker:
-    """Return how to reach RabbitMQ and what must be there, from the settings."""
-    target = settings.rabbitmq
-    return Broker(
-        hosts=InTurn(target.hosts),
-        user=target.user,
-        password=target.password or "",
-        virtual_host=target.virtual_host,
-        exchange=target.exchange,
-        is_tls=target.tls,
-        tls_ca_file=target.tls_ca_file,
-        tls_cert_file=target.tls_cert_file,
-        tls_key_file=target.tls_key_file,
-        exchange_type=target.exchange_type,
-        is_exchange_durable=target.exchange_durable,
-        queues=[Queue(queue.name, queue.bindings, queue.type) for queue in target.queues],
-        exchanges=settings.exchanges[1:],
-        heartbeat_seconds=int(target.heartbeat.total_seconds()),
-    )
 
 
 class Service:
@@ -136,14 +114,7 @@ class Service:
         names = self._store.names()
         self._publisher = Publisher(
             rabbitmq_broker(settings),
-            Publication(
-                is_persistent=settings.rabbitmq.persistent,
-                has_full_headers=settings.rabbitmq.headers == "full",
-                window=settings.rabbitmq.window,
-                on_unroutable=settings.rabbitmq.on_unroutable,
-                routing_keys={table.full_name: table.routing_key for table in settings.tables},
-                exchanges=settings.exchange_by_table,
-            ),
+            publication(settings),
             outbox_id=self._store.outbox_id,
             names=names,
             report=self._inbox.report,

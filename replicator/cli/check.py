@@ -10,16 +10,15 @@ from rich.text import Text
 
 from replicator.cli import options, output
 from replicator.cli.live import live_counts
+from replicator.composition import rabbitmq_broker, rethinkdb_server
 from replicator.config import Settings
 from replicator.domain.model import Op, TableName
 from replicator.domain.routing import is_matched
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
-from replicator.following import rethinkdb_server
 from replicator.outbox.sqlite.check import OutboxFacts, check_outbox, wanted_schema
 from replicator.outbox.sqlite.privacy import REMEDY
 from replicator.publisher import check as publisher
 from replicator.publisher.broker import Queue
-from replicator.service import rabbitmq_broker
 from replicator.source import check as source
 from replicator.source.changefeed import FieldRules
 

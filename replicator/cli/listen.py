@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 
 from replicator.cli import options, output
+from replicator.composition import rabbitmq_broker
 from replicator.domain.properties import ORIGIN_HEADER
 from replicator.publisher.listen import Message
 from replicator.publisher.listen import listen as messages_of
-from replicator.service import rabbitmq_broker
 
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
 

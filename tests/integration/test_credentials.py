@@ -16,11 +16,10 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
+from replicator.composition import rabbitmq_broker, rethinkdb_server
 from replicator.config import load_settings
 from replicator.errors import ReplicatorError
-from replicator.following import rethinkdb_server
 from replicator.publisher.broker import connect as connect_to_rabbitmq
-from replicator.service import rabbitmq_broker
 from replicator.source.connection import connect as connect_to_rethinkdb
 from tests.support.consumer import Consumer
 from tests.support.markers import IN_URL, MARKER, PASSWORD, assert_hidden

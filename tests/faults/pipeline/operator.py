@@ -28,9 +28,8 @@ class Operator:
 
     def __init__(self, pipeline: "Pipeline", database: Database) -> None:
         self._pipeline = pipeline
-        self._url = str(database.engine.url)
+        self._url = f"sqlite:///{database.path}"
         self._interludes: list[int] = []
-        self._parked_by: dict[int, int] = {}
 
     # Actions.
 
@@ -49,10 +48,10 @@ class Operator:
         self._do(Action.DISCARD, sorted(self._pipeline.ledger.parked))
 
     def change_their_mind(self, number: int) -> None:
-        """Park something and take it back, before anybody has heard of it."""
+        """Park something and take it back before anybody does anything: it keeps its place."""
         numbers = _chosen(sorted(self._pipeline.ledger.pending), number)
         self._do(Action.PARK, numbers)
-        self._do(Action.REDRIVE, numbers)
+        self._do(Action.REDRIVE, numbers, is_late=False)
 
     def interpose(self, number: int) -> None:
         """Let something happen in the middle of one of the store's next steps."""
@@ -71,8 +70,12 @@ class Operator:
         if self._pipeline.link is not None:
             self._pipeline.publish(number)
 
-    def _do(self, action: Action, numbers: Sequence[int]) -> None:
-        """Give a command, and tell the ledger what it truly changed."""
+    def _do(self, action: Action, numbers: Sequence[int], *, is_late: bool = True) -> None:
+        """Give a command, and tell the ledger what it truly changed.
+
+        What is redriven is late, unless nothing happened since it was parked: newer entries of its
+        document may have been sent meanwhile.
+        """
         if not numbers:
             return
         ledger = self._pipeline.ledger
@@ -86,54 +89,17 @@ class Operator:
         match action:
             case Action.PARK:
                 ledger.operator_parks(changed)
-                last = self._last_order()
-                self._parked_by |= dict.fromkeys(changed, last)
             case Action.REDRIVE:
-                ledger.operator_redrives(changed, [n for n in changed if not self._is_held(n)])
+                ledger.operator_redrives(changed, changed if is_late else ())
             case _:
                 ledger.operator_discards(changed)
-
-    def _last_order(self) -> int:
-        cursor = self._pipeline.database.cursor
-        return int(cursor.execute("SELECT MAX(id) FROM operations").fetchone()[0])
-
-    def _is_held(self, number: int) -> bool:
-        """Whether the publisher has an entry, so that a redrive must not change its place."""
-        if number in self._unsettled():
-            return True
-        parked_by = self._parked_by.get(number)
-        is_heard = parked_by is None or self._pipeline.store._requests._last >= parked_by
-        return not is_heard and number in self._in_memory()
-
-    def _unsettled(self) -> set[int]:
-        """Return what the publisher is done with and the store has not committed as such."""
-        pipeline = self._pipeline
-        reports = [*pipeline.store.outcomes, *pipeline.inbox._outcomes]
-        delivery = pipeline.publisher._delivery
-        return {
-            *(entry.number for entry in delivery._settled),
-            *(failure.number for failure in delivery._parked),
-            *(number for report in reports for number in report.settled),
-            *(failure.number for report in reports for failure in report.parked),
-        }
-
-    def _in_memory(self) -> set[int]:
-        """Return what the publisher has, wherever it is."""
-        publisher = self._pipeline.publisher
-        window = publisher._delivery.window
-        flights = [flight.entry for flight in window._in_flight.values()]
-        waiting = [entry for queue in window._in_use.values() for entry in queue or ()]
-        retried = [entry for _, _, entry in window._retry]
-        incoming = publisher._incoming.waiting()
-        here = [*flights, *waiting, *retried, *incoming, *window._ready, *window._due]
-        return {entry.number for entry in here}
 
     @property
     def is_uncounted(self) -> bool:
         """Whether the store has yet to count what was changed beside it."""
         cursor = self._pipeline.database.cursor
         (version,) = cursor.execute("PRAGMA data_version").fetchone()
-        return bool(self._pipeline.store._data_version != version)
+        return bool(self._pipeline.store._version != version)
 
 
 def _chosen(numbers: Sequence[int], number: int) -> Sequence[int]:
@@ -149,7 +115,7 @@ def commands_beside(database: Database) -> Iterator[None]:
     """Let commands share one engine, which no fault meets: scenarios are short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "NullPool", QueuePool)
-        beside = engine.open_engine(str(database.engine.url))
+        beside = engine.open_engine(f"sqlite:///{database.path}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(change, "open_engine", lambda _url: beside)
         patch.setattr(change, "require_current", lambda _connection: None)

@@ -3,15 +3,15 @@
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import Connection, QueuePool, event
 
+from replicator import retry
 from replicator.domain.items import FeedBatch, FeedClosed, FeedItem
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.errors import (
@@ -23,15 +23,16 @@ from replicator.errors import (
 )
 from replicator.metrics import Metrics
 from replicator.outbox.migrations import upgrade
-from replicator.outbox.sqlite import connection as engine
-from replicator.outbox.sqlite import statements
+from replicator.outbox.sqlite import connection as connection_module
+from replicator.outbox.sqlite import room, statements
 from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.publisher import delivery, publisher
 from replicator.source import reader as reader_module
 from replicator.source.changefeed import Changefeed
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch
-from replicator.store import capture, inbox, store
+from replicator.store import capture, handover, inbox, store
 from replicator.store.inbox import Inbox, Work
 from replicator.store.store import Store
 from tests.faults.pipeline.clock import SimulatedClock
@@ -66,44 +67,53 @@ class Patience:
     def __init__(self) -> None:
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def wait(self) -> Callable[[Any], float]:
-        def wait(_attempt: Any) -> float:
-            self.meanwhile()
-            return 0.0
+    def with_jitter(self, _failures: int) -> float:
+        self.meanwhile()
+        return 0.0
 
-        return wait
+
+class FaultyConnection(sqlite3.Connection):
+    """The store's connection, whose statements fail when they are told to.
+
+    Its cursors are not watched: with them, a scenario looks into the database.
+    """
+
+    before: Callable[[str], None] = staticmethod(lambda _statement: None)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self.before(statement)
+        return super().execute(statement, *values)
+
+    def executemany(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self.before(statement)
+        return super().executemany(statement, *values)
 
 
 class Database:
     """One SQLite file for all scenarios, emptied between them, that fails when it is told to."""
 
     def __init__(self, path: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            # Scenarios are short: opening files would be most of what they do.
-            patch.setattr(engine, "NullPool", QueuePool)
-            self.engine = open_engine(f"sqlite:///{path}", create=True)
-        upgrade(self.engine)
-        self.connection = self.engine.connect()
+        self.path = path
+        engine = open_engine(f"sqlite:///{path}", create=True)
+        upgrade(engine)
+        engine.dispose()
         self.on_commit: Callable[[Any], None] = lambda _cursor: None
         self._faults: deque[tuple[int, bool]] = deque()
-        event.listen(self.engine, "before_cursor_execute", self._before_statement)
-        self._patch = pytest.MonkeyPatch()
-        for name in ("run", "run_many"):  # the statements that the driver runs itself
-            self._patch.setattr(statements, name, self._watched(getattr(statements, name)))
-        self._commit = self.engine.dialect.do_commit
-        self.engine.dialect.do_commit = self._fail_or_commit  # type: ignore[method-assign]
+        self.reopen()
 
     @property
     def cursor(self) -> Any:
         """A cursor of the driver's own, which no fault meets."""
-        return self.connection.connection.cursor()
+        return self.connection.cursor()
 
     def empty(self) -> None:
         self.heal()
-        self.reopen()
+        if self.connection.in_transaction:
+            self.cursor.execute("ROLLBACK")
         self.on_commit = lambda _cursor: None
         for name in ("operations", "entries", "documents", "gaps", "feeds", "meta"):
             self.cursor.execute(f"DELETE FROM {name}")
+        self.reopen()
 
     def fail(self, *, after: int, times: int, is_crash: bool) -> None:
         """Fail at a statement from now on, and so often at the next ones."""
@@ -113,28 +123,27 @@ class Database:
         self._faults.clear()
 
     def reopen(self) -> None:
-        """Do what the end of a process does to its connection."""
-        self.connection.close()
-        self.connection = self.engine.connect()
+        """Do what a new process does: what was not committed is gone."""
+        if (connection := getattr(self, "connection", None)) is None:
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, factory=FaultyConnection
+            )
+            connection_module._configure_sqlite(connection, None)
+            connection.before = self._before
+            self.connection = connection
+        if connection.in_transaction:
+            self.cursor.execute("ROLLBACK")
+        self.outbox = SqliteOutbox(self.path, connection)
 
-    def _watched(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any) -> Any:
-            self._meet_fault()
-            return run(*arguments)
-
-        return watched
-
-    def _before_statement(self, *_: object) -> None:
-        self._meet_fault()
-
-    def _fail_or_commit(self, connection: Any) -> None:
+    def _before(self, statement: str) -> None:
         try:
             self._meet_fault()
         except sqlite3.OperationalError:
-            connection.rollback()  # SQLite does so by itself when it cannot commit
+            if statement == statements.COMMIT:
+                self.cursor.execute("ROLLBACK")  # SQLite does so by itself when it cannot commit
             raise
-        self.on_commit(connection.cursor())
-        self._commit(connection)
+        if statement == statements.COMMIT:
+            self.on_commit(self.cursor)
 
     def _meet_fault(self) -> None:
         if not self._faults:
@@ -150,9 +159,7 @@ class Database:
             raise error
 
     def close(self) -> None:
-        self._patch.undo()
         self.connection.close()
-        self.engine.dispose()
 
 
 class WatchedStore(Store):
@@ -161,11 +168,11 @@ class WatchedStore(Store):
     items: Sequence[FeedItem] = ()
     outcomes: Sequence[Outcomes] = ()  # taken from the inbox, and not committed yet
 
-    def commit(self, connection: Connection, work: Work, now: int, **options: bool) -> None:
+    def commit(self, work: Work, now: int) -> None:
         self.items = work.items
         self.outcomes = work.outcomes
         try:
-            super().commit(connection, work, now, **options)
+            super().commit(work, now)
         finally:
             self.items = ()
 
@@ -180,7 +187,6 @@ class Sink:
         self._behind = behind
         self._interlude = interlude
         self.kills = False
-        self.is_loop_busy = False
 
     @property
     def room(self) -> int:
@@ -188,21 +194,13 @@ class Sink:
             raise Crash
         return self._behind.room
 
-    def offer(self, entries: Sequence[Entry]) -> None:
+    def offer(self, entries: Sequence[Entry], reading: int) -> None:
         self._interlude()
-        with self._behind._lock if self.is_loop_busy else contextlib.nullcontext():
-            self._behind.offer(entries)
+        self._behind.offer(entries, reading)
 
-    def readmit(self, entries: Sequence[Entry]) -> None:
+    def forget(self) -> None:
         self._interlude()
-        self._behind.readmit(entries)
-
-    def withdraw(self, numbers: Collection[int]) -> None:
-        self._interlude()
-        self._behind.withdraw(numbers)
-
-    def committed(self, reports: int) -> None:
-        self._behind.committed(reports)
+        self._behind.forget()
 
 
 class Lane:
@@ -233,7 +231,7 @@ class Lane:
         return True
 
     def hand_over(self) -> None:
-        while self._waiting and self._inbox._bytes < inbox._MOST_BYTES:
+        while self._waiting and self._inbox._bytes < inbox._MAX_BYTES:
             item = self._waiting.popleft()
             before = self._inbox._bytes
             self._inbox.put(item)
@@ -333,16 +331,16 @@ def simulated() -> Iterator[Simulated]:
         for module in (store, delivery, publisher, reader_module):
             patch.setattr(module, "time", world.clock)
         patch.setattr(reader_module, "now_us", lambda: world.clock.wall)
-        patch.setattr(store, "OUTBOX", world.patience)
-        patch.setattr(store, "_PAGE_ENTRIES", PAGE_ENTRIES)
+        patch.setattr(retry, "_backoff", lambda _error: world.patience)
+        patch.setattr(handover, "_PAGE_ENTRIES", PAGE_ENTRIES)
         patch.setattr(store, "_CHECK_EVERY_SECONDS", CHECK_EVERY_SECONDS)
-        patch.setattr(store, "is_disk_low", lambda _path, *, was_full: world.is_disk_low)  # noqa: ARG005
+        patch.setattr(room, "is_disk_low", lambda _path, *, was_low: world.is_disk_low)  # noqa: ARG005
         patch.setattr(capture, "_SWEEP_ROWS", 2)
         # Here a change is in the feed at once, and a gap has no excuse to begin too late.
         patch.setattr(capture, "_ON_ITS_WAY", 0)
         patch.setattr(capture, "_ON_ITS_WAY_IN_A_SPLIT", 0)
-        patch.setattr(inbox, "_MOST_BYTES", INBOX_BYTES)
-        patch.setattr(inbox, "_MOST_BYTES_A_STEP", STEP_BYTES)
+        patch.setattr(inbox, "_MAX_BYTES", INBOX_BYTES)
+        patch.setattr(inbox, "_MAX_STEP_BYTES", STEP_BYTES)
         patch.setattr(delivery, "_LEAST_BUFFERED", LEAST_BUFFERED)
         patch.setattr(delivery, "_WRITE_BYTES", 100)
         patch.setattr(publisher, "prepare", lambda _broker: SimpleNamespace())

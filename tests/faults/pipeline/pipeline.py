@@ -5,19 +5,18 @@ time, so that every list is a scenario and a failing one shrinks to a short one.
 everything is healed, and the promises must hold.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 from replicator.domain.feed_state import FeedState
+from replicator.domain.items import TableSettings
 from replicator.domain.model import TableName
 from replicator.errors import BrokerUnavailable, ChannelClosed
 from replicator.publisher.broker import Broker, Publication
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
 from replicator.store.pausing import OutboxLimits
-from replicator.store.store import TableSettings
 from tests.faults.pipeline import parts
 from tests.faults.pipeline.ledger import Ledger, Settings, Violation, require
 from tests.faults.pipeline.operator import Operator
@@ -64,11 +63,8 @@ class Pipeline:
         settings = self.settings
         self.link = None
         self.inbox = Inbox()
-        self.inbox.lend_turns(
-            lambda work: self.store._step_elsewhere(self.database.connection, work)
-        )
         self.store = WatchedStore(
-            self.database.engine,
+            self.database.outbox,
             self.inbox,
             _METRICS,
             limits=OutboxLimits(settings.max_entries, 1 << 30),
@@ -228,15 +224,8 @@ class Pipeline:
         for lane in self.lanes:
             lane.hand_over()
         work = self.inbox.gather(timeout=0.0)
-        self.store.step(self.database.connection, work, self.clock.wall)
+        self.store.step(work, self.clock.wall)
         self._check_totals()
-
-    def rest(self, _number: int) -> None:
-        """Let the store wait for work, and lend its turn, until it does its next step."""
-        if self.store._patience():
-            self.inbox._is_hurried = self.store._has_caught_up
-            self.inbox._is_waiting = True
-            self.inbox._gathering_since = self.inbox._deadline = math.inf
 
     def _check_totals(self) -> None:
         totals = self.store.status.totals
@@ -276,10 +265,6 @@ class Pipeline:
         self.world.is_disk_low = bool(number & 1)
 
     # The publisher and the broker.
-
-    def keep_loop_busy(self, number: int) -> None:
-        """Let the loop have something to do whenever entries are offered, or nothing."""
-        self.sink.is_loop_busy = bool(number & 1)
 
     def connect(self, _number: int) -> None:
         if self.link is not None:
