@@ -74,150 +74,124 @@ class Metrics:
     def __init__(self) -> None:
         """Register everything, with the series of known labels at zero."""
         self.registry: Final = CollectorRegistry()
-        registry = self.registry
-        self.build_info = Gauge(
-            "replicator_build_info", "The running version", ["version"], registry=registry
+        self._states: dict[str, FeedState] = {}
+        self._gauge("build_info", "The running version", "version").labels(__version__).set(1)
+        self._add_messages()
+        self._add_outbox()
+        self._add_feeds()
+        self._add_connections()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"replicator_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"replicator_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> BatchHistogram:
+        histogram = BatchHistogram(f"replicator_{name}", text, buckets)
+        self.registry.register(histogram)
+        return histogram
+
+    def _add_messages(self) -> None:
+        self.entries_confirmed = self._counter(
+            "entries_confirmed", "Entries that RabbitMQ confirmed", "table", "op"
         )
-        self.build_info.labels(__version__).set(1)
-        self.changes_captured = Counter(
-            "replicator_changes_captured",
-            "Changes committed to the outbox",
-            ["table", "op", "origin"],
-            registry=registry,
-        )
-        self.entries_confirmed = Counter(
-            "replicator_entries_confirmed",
-            "Entries that RabbitMQ confirmed",
-            ["table", "op"],
-            registry=registry,
-        )
-        self.publish_outcomes = Counter(
-            "replicator_publish_outcomes",
-            "What RabbitMQ answered to published messages",
-            ["outcome"],
-            registry=registry,
+        self.publish_outcomes = self._counter(
+            "publish_outcomes", "What RabbitMQ answered to published messages", "outcome"
         )
         for outcome in ("confirmed", "nacked", "returned"):
             self.publish_outcomes.labels(outcome)
-        self.unroutable = Counter(
-            "replicator_unroutable",
-            "Messages that no queue took, by table",
-            ["table"],
-            registry=registry,
+        self.unroutable = self._counter(
+            "unroutable", "Messages that no queue took, by table", "table"
         )
-        self.entries_parked = Counter(
-            "replicator_entries_parked",
-            "Entries set aside for the operator",
-            ["reason"],
-            registry=registry,
+        self.delivery_seconds = self._histogram(
+            "delivery_seconds", "From captured to confirmed", _SLOW
+        )
+        self.confirm_seconds = self._histogram(
+            "confirm_seconds", "From published to confirmed", _FAST
+        )
+        self.in_flight = self._gauge("in_flight", "Messages published and not yet confirmed")
+
+    def _add_outbox(self) -> None:
+        self.commit_seconds = self._histogram(
+            "commit_seconds", "One transaction of the outbox", _FAST
+        )
+        self.entries_parked = self._counter(
+            "entries_parked", "Entries set aside for the operator", "reason"
         )
         for reason in PARK_REASONS:
             self.entries_parked.labels(reason)
-        self.delivery_seconds = BatchHistogram(
-            "replicator_delivery_seconds", "From captured to confirmed", _SLOW
-        )
-        self.confirm_seconds = BatchHistogram(
-            "replicator_confirm_seconds", "From published to confirmed", _FAST
-        )
-        self.commit_seconds = BatchHistogram(
-            "replicator_commit_seconds", "One transaction of the outbox", _FAST
-        )
-        for histogram in (self.delivery_seconds, self.confirm_seconds, self.commit_seconds):
-            registry.register(histogram)
-        self.in_flight = Gauge(
-            "replicator_in_flight", "Messages published and not yet confirmed", registry=registry
-        )
-        self.outbox_entries = Gauge(
-            "replicator_outbox_entries", "Entries in the outbox", ["state"], registry=registry
-        )
+        self.outbox_entries = self._gauge("outbox_entries", "Entries in the outbox", "state")
         for state in ("pending", "parked"):
             self.outbox_entries.labels(state).set(0)
-        self.outbox_bytes = Gauge(
-            "replicator_outbox_bytes", "Bytes of the bodies in the outbox", registry=registry
+        self.outbox_bytes = self._gauge("outbox_bytes", "Bytes of the bodies in the outbox")
+        self.outbox_max_entries = self._gauge(
+            "outbox_max_entries",
+            "The setting outbox.max_entries: number of entries at which feeds pause",
         )
-        self.outbox_max_entries = Gauge(
-            "replicator_outbox_max_entries",
-            "The setting outbox.max_entries: at so many entries, pending and parked, feeds pause",
-            registry=registry,
+        self.outbox_max_bytes = self._gauge(
+            "outbox_max_bytes", "The setting outbox.max_bytes: bytes of bodies at which feeds pause"
         )
-        self.outbox_max_bytes = Gauge(
-            "replicator_outbox_max_bytes",
-            "The setting outbox.max_bytes: at so many bytes of bodies feeds pause",
-            registry=registry,
-        )
-        self.outbox_oldest_age = Gauge(
-            "replicator_outbox_oldest_entry_age_seconds",
+        self.outbox_oldest_age = self._gauge(
+            "outbox_oldest_entry_age_seconds",
             "Age of the oldest pending entry; 0 when there is none",
-            registry=registry,
         )
-        self._states: dict[str, FeedState] = {}
-        self.feed_state = Gauge(
-            "replicator_feed_state",
-            "1 for the state a feed is in",
-            ["table", "state"],
-            registry=registry,
+
+    def _add_feeds(self) -> None:
+        self.changes_captured = self._counter(
+            "changes_captured", "Changes committed to the outbox", "table", "op", "origin"
         )
-        self.resyncs = Counter(
-            "replicator_resyncs",
-            "Snapshots compared again, by what made it necessary",
-            ["table", "cause"],
-            registry=registry,
+        self.feed_state = self._gauge(
+            "feed_state", "1 for the state a feed is in", "table", "state"
         )
-        self.gaps = Counter(
-            "replicator_gaps",
-            "Times in which versions of documents may have been missed",
-            ["table", "cause"],
-            registry=registry,
+        self.resyncs = self._counter(
+            "resyncs", "Snapshots compared again, by what made it necessary", "table", "cause"
         )
-        self.resync_repairs = Counter(
-            "replicator_resync_repairs",
+        self.gaps = self._counter(
+            "gaps", "Times in which versions of documents may have been missed", "table", "cause"
+        )
+        self.resync_repairs = self._counter(
+            "resync_repairs",
             "Documents that a comparison found changed, by operation",
-            ["table", "op"],
-            registry=registry,
+            "table",
+            "op",
         )
-        self.snapshot_documents = Counter(
-            "replicator_snapshot_documents",
-            "Initial values read and compared",
-            ["table"],
-            registry=registry,
+        self.snapshot_documents = self._counter(
+            "snapshot_documents", "Initial values read and compared", "table"
         )
-        self.changes_skipped = Counter(
-            "replicator_changes_skipped",
-            "Changes that RethinkDB said it dropped",
-            ["table"],
-            registry=registry,
+        self.changes_skipped = self._counter(
+            "changes_skipped", "Changes that RethinkDB said it dropped", "table"
         )
-        self.connected = Gauge(
-            "replicator_connected", "Connections that are open", ["peer"], registry=registry
+
+    def _add_connections(self) -> None:
+        self.connected = self._gauge("connected", "Connections that are open", "peer")
+        self.reconnects = self._counter(
+            "reconnects", "Connections opened again after they were lost", "peer"
         )
-        self.reconnects = Counter(
-            "replicator_reconnects",
-            "Connections opened again after they were lost",
-            ["peer"],
-            registry=registry,
-        )
-        self.broker_blocked = Gauge(
-            "replicator_broker_blocked",
-            "1 while RabbitMQ takes no messages (memory or disk alarm)",
-            registry=registry,
+        self.broker_blocked = self._gauge(
+            "broker_blocked", "1 while RabbitMQ takes no messages (memory or disk alarm)"
         )
         for peer in ("rethinkdb", "rabbitmq"):
             self.connected.labels(peer).set(0)
             self.reconnects.labels(peer)
 
-    def register_table(self, table: str) -> None:
-        """Make a table's series exist at zero, so that a rate over the first event is right."""
+    def _series_of(self, table: str) -> Iterator[tuple[Counter, tuple[str, ...]]]:
+        """Return the counters that are counted by table, with the labels of each series."""
         for op in Op:
             for origin in Origin:
-                self.changes_captured.labels(table, op.value, origin.value)
-            self.entries_confirmed.labels(table, op.value)
-            self.resync_repairs.labels(table, op.value)
+                yield self.changes_captured, (table, op.value, origin.value)
+            yield self.entries_confirmed, (table, op.value)
+            yield self.resync_repairs, (table, op.value)
         for cause in Cause:
-            self.resyncs.labels(table, cause.value)
-            self.gaps.labels(table, cause.value)
-        self.unroutable.labels(table)
-        self.snapshot_documents.labels(table)
-        self.changes_skipped.labels(table)
+            yield self.resyncs, (table, cause.value)
+            yield self.gaps, (table, cause.value)
+        for counter in (self.unroutable, self.snapshot_documents, self.changes_skipped):
+            yield counter, (table,)
+
+    def register_table(self, table: str) -> None:
+        """Make a table's series exist at zero, so that a rate over the first event is right."""
+        for counter, labels in self._series_of(table):
+            counter.labels(*labels)
         self.set_feed_state(table, FeedState.LOST)
 
     def set_feed_state(self, table: str, state: FeedState) -> None:
@@ -229,7 +203,7 @@ class Metrics:
             self.feed_state.labels(table, each.value).set(1 if each is state else 0)
 
     def forget_feed_state(self, table: str) -> None:
-        """Take the states of a feed away that is no more; what was counted stays."""
+        """Take away the states of a feed that has ended; what was counted stays."""
         self._states.pop(table, None)
         for each in FeedState:
             self.feed_state.remove(table, each.value)
@@ -237,16 +211,8 @@ class Metrics:
     def forget_table(self, table: str) -> None:
         """Take all series of a table away; counted again, they start at zero."""
         self.forget_feed_state(table)
-        for op in Op:
-            for origin in Origin:
-                self.changes_captured.remove(table, op.value, origin.value)
-            self.entries_confirmed.remove(table, op.value)
-            self.resync_repairs.remove(table, op.value)
-        for cause in Cause:
-            self.resyncs.remove(table, cause.value)
-            self.gaps.remove(table, cause.value)
-        for counter in (self.unroutable, self.snapshot_documents, self.changes_skipped):
-            counter.remove(table)
+        for counter, labels in self._series_of(table):
+            counter.remove(*labels)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -254,7 +220,7 @@ class Metrics:
 
 
 def grouped_instants(instants: Iterable[float]) -> Iterator[tuple[float, int]]:
-    """Return equal neighbours once, with how many they were."""
+    """Return equal neighbours once, with their count."""
     last: float | None = None
     count = 0
     for instant in instants:

@@ -77,8 +77,19 @@ class EntryPage(NamedTuple):
     is_last: bool  # there are no more after them
 
 
+class Search(NamedTuple):
+    """Which part of a feed's index is searched for rows that a snapshot has not seen."""
+
+    feed_id: int
+    seen: SeenRows
+    start: str  # the first key to look at; the empty text is before all of them
+    max_rows: int  # how many rows to look at
+    max_bytes: int  # with values: stop before the document that exceeds this; one always comes
+    with_values: bool  # return digests and kept documents; else digests are empty
+
+
 class UnseenPage(NamedTuple):
-    """A part of the index in the order of its keys."""
+    """What was found in such a part, in the order of its keys."""
 
     rows: Mapping[str, Known]  # those that were not seen, by key
     next_start: str | None  # the first key after this part; None when there is none
@@ -129,26 +140,8 @@ class Outbox(Protocol):
         """
         ...
 
-    def unseen(
-        self,
-        feed_id: int,
-        seen: SeenRows,
-        *,
-        start: str,
-        max_rows: int,
-        max_bytes: int,
-        with_values: bool,
-    ) -> UnseenPage:
-        """Look at the next rows of a feed, in the order of their keys, for those not seen.
-
-        Args:
-            feed_id: of which feed.
-            seen: the rows that were.
-            start: the first key to look at; the empty text is before all of them.
-            max_rows: how many rows to look at.
-            max_bytes: with values, stop before the document that exceeds this; one always comes.
-            with_values: return digests and kept documents; else digests are empty.
-        """
+    def unseen(self, search: Search) -> UnseenPage:
+        """Look at some rows of a feed, in the order of their keys, for those not seen."""
         ...
 
     def commit(self, step: Step) -> Committed:

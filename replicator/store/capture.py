@@ -30,7 +30,7 @@ from replicator.domain.model import Cause, Entry, Op, Origin, Outcomes, TableNam
 from replicator.domain.reconcile import Draft, SnapshotRules, deletes, reconcile
 from replicator.domain.seen_rows import SeenRows
 from replicator.fault_points import FaultPoint, reach
-from replicator.outbox.port import Outbox, Step
+from replicator.outbox.port import Outbox, Search, Step
 
 _SWEEP_ROWS: Final = 5000
 # Documents that are kept come into memory, and into the messages of their deletes.
@@ -307,14 +307,11 @@ class Capture:
     def sweep(self, feed: Feed, snapshot: Snapshot, now: int) -> None:
         """Look for deleted documents on one page of the index."""
         reach(FaultPoint.BEFORE_SWEEP)
-        page = self._outbox.unseen(
-            feed.id,
-            snapshot.seen,
-            start=snapshot.swept_to,
-            max_rows=_SWEEP_ROWS,
-            max_bytes=_SWEEP_BYTES,
-            with_values=feed.rules.keep_documents or feed.first_ready_at is None,
+        with_values = feed.rules.keep_documents or feed.first_ready_at is None
+        search = Search(
+            feed.id, snapshot.seen, snapshot.swept_to, _SWEEP_ROWS, _SWEEP_BYTES, with_values
         )
+        page = self._outbox.unseen(search)
         # What was not seen may be of an older table of this name, with another primary key.
         rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
         if page.rows:

@@ -7,8 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from replicator.domain.model import Known
-from replicator.domain.seen_rows import SeenRows
-from replicator.outbox.port import UnseenPage
+from replicator.outbox.port import Search, UnseenPage
 from replicator.outbox.records import sound, sound_key
 from replicator.outbox.schema import documents
 from replicator.outbox.sqlite import statements as sql
@@ -75,31 +74,23 @@ def _are_neighbours(connection: sqlite3.Connection, feed_id: int, keys: Sequence
     return is_after_last is None or bool(is_after_last[0])
 
 
-def unseen(
-    connection: sqlite3.Connection,
-    feed_id: int,
-    seen: SeenRows,
-    *,
-    start: str,
-    max_rows: int,
-    max_bytes: int,
-    with_values: bool,
-) -> UnseenPage:
+def unseen(connection: sqlite3.Connection, search: Search) -> UnseenPage:
     """Do `replicator.outbox.port.Outbox.unseen`."""
-    end = connection.execute(sql.NEXT_PAGE, (feed_id, start, max_rows)).fetchone()
+    feed_id, start = search.feed_id, search.start
+    end = connection.execute(sql.NEXT_PAGE, (feed_id, start, search.max_rows)).fetchone()
     # Nearly all were seen: of those, only the ids are read, from the index of keys.
     if end is None:
         (ids,) = connection.execute(sql.IDS, (feed_id, start)).fetchone()
     else:
         (ids,) = connection.execute(sql.IDS_OF_PAGE, (feed_id, start, *end)).fetchone()
-    missing = seen.missing(_decode_ids(ids))
+    missing = search.seen.missing(_decode_ids(ids))
     next_start = None if end is None else end[0]
-    if missing and with_values:
-        missing, cut_before = _fitting(connection, missing, max_bytes)
+    if missing and search.with_values:
+        missing, cut_before = _fitting(connection, missing, search.max_bytes)
         next_start = next_start if cut_before is None else cut_before
     rows: dict[str, Known] = {}
     if missing:
-        statement = sql.ROWS_OF_IDS if with_values else sql.KEYS_OF_IDS
+        statement = sql.ROWS_OF_IDS if search.with_values else sql.KEYS_OF_IDS
         read = connection.execute(statement, (as_json(missing),))
         rows = {
             sound_key(row.key, documents.name): Known(row.id, row.digest, row.document)

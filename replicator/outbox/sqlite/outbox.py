@@ -20,7 +20,6 @@ from replicator.domain.index import DELETED, IndexChange
 from replicator.domain.model import Entry, Known, Op, Origin, Outcomes, TableName
 from replicator.domain.properties import outbox_id
 from replicator.domain.ranges import runs
-from replicator.domain.seen_rows import SeenRows
 from replicator.fault_points import FaultPoint, reach
 from replicator.outbox import feeds as feed_rows
 from replicator.outbox import orders, schema
@@ -30,6 +29,7 @@ from replicator.outbox.port import (
     EntryPage,
     Prepared,
     Registered,
+    Search,
     Step,
     Totals,
     UnseenPage,
@@ -205,27 +205,10 @@ class SqliteOutbox:
                 is_in_order=is_in_order,
             )
 
-    def unseen(
-        self,
-        feed_id: int,
-        seen: SeenRows,
-        *,
-        start: str,
-        max_rows: int,
-        max_bytes: int,
-        with_values: bool,
-    ) -> UnseenPage:
+    def unseen(self, search: Search) -> UnseenPage:
         """Do `Outbox.unseen`."""
         with translated(self._path):
-            return index.unseen(
-                self._connection,
-                feed_id,
-                seen,
-                start=start,
-                max_rows=max_rows,
-                max_bytes=max_bytes,
-                with_values=with_values,
-            )
+            return index.unseen(self._connection, search)
 
     # The commit.
 
