@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from replicator.config.describe import ENVIRONMENT_PREFIX, describe_settings, environment_variable
 from replicator.config.model import Settings
@@ -82,42 +75,6 @@ class _Given(NamedTuple):
 _Layer = dict[str, _Given]
 
 
-class _Source(PydanticBaseSettingsSource):
-    """One place where settings come from, in the form that pydantic-settings merges."""
-
-    def __init__(self, settings_cls: type[BaseSettings], layer: _Layer) -> None:
-        super().__init__(settings_cls)
-        self._values = _nested(layer)
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        del field
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._values
-
-
-class _MergedSettings(Settings, BaseSettings):
-    """The settings of all places, given as ``layers``: the first that has a key wins."""
-
-    model_config = SettingsConfigDict(validate_default=False)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The library's own sources do not say where a value came from, nor what they ignored.
-        del env_settings, dotenv_settings, file_secret_settings
-        assert isinstance(init_settings, InitSettingsSource)
-        layers = init_settings.init_kwargs["layers"]
-        return tuple(_Source(settings_cls, layer) for layer in layers)
-
-
 def load_settings(
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
@@ -146,9 +103,7 @@ def load_settings(
     tables = _merge_tables(from_file.get("tables"), selected)
     merged = {"tables": _Given([table.value for table in tables], "")}
     try:
-        settings = _MergedSettings.model_validate(
-            {"layers": [merged, from_flags, from_environment, from_file]}
-        )
+        settings = Settings.model_validate(_nested(given | merged))
     except ValidationError as err:
         problems += [_problem(error, given, tables) for error in err.errors(include_url=False)]
     if problems:
