@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[2]
 PAGES = tuple(
     sorted(
         path.relative_to(PROJECT).as_posix()
-        for pattern in ("*.md", "docs/**/*.md", "grafana/*.md", "deploy/**/*.md", "benchmarks/*.md")
+        for pattern in ("*.md", "docs/**/*.md", "grafana/*.md", "deploy/**/*.md")
         for path in PROJECT.glob(pattern)
     )
 )

@@ -75,7 +75,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 )
 def test_a_link_that_leads_nowhere_would_be_seen(tmp_path: Path, broken: str) -> None:
     names = {"mkdocs.yml", "LICENSE", "tools/docs_site.py", *PAGES}
-    for name in names | {path.as_posix() for path in _pictures()}:
+    for name in names | {path.as_posix() for path in _beside()}:
         copy = tmp_path / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / name, copy)
@@ -88,6 +88,6 @@ def test_a_link_that_leads_nowhere_would_be_seen(tmp_path: Path, broken: str) ->
     assert broken[4:-1] in said(done)
 
 
-def _pictures() -> list[Path]:
-    found = [path for suffix in ("png", "svg") for path in PROJECT.glob(f"docs/**/*.{suffix}")]
+def _beside() -> list[Path]:
+    found = [path for end in ("png", "svg", "css") for path in PROJECT.glob(f"docs/**/*.{end}")]
     return [path.relative_to(PROJECT) for path in found]
