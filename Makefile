@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test faults soak audit coverage check deploy-check format bench clean
+.PHONY: help demo test faults soak audit coverage check docs deploy-check format bench clean
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -11,7 +11,7 @@ $(VENV)/.run: requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.
 	@tools/venv.sh $(PYTHON) $(VENV) requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
+$(VENV)/.dev: requirements-dev.txt requirements-docs.txt requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
@@ -44,12 +44,17 @@ coverage: $(VENV)/.dev ## Every branch of the decisions (replicator/domain) must
 	@$(BIN)/coverage run --branch --source=replicator/domain -m pytest -q tests/unit
 	@$(BIN)/coverage report --show-missing --fail-under=100
 
-check: $(VENV)/.dev ## Lint, types, layers, and the migrations against the declared schema.
+check: $(VENV)/.dev ## Lint, types, layers, migrations against the declared schema, the site.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@tools/check-migrations.sh $(BIN)/alembic
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.dev ## Build the documentation into site/, and check its links and anchors.
+	@# Not --quiet: --strict counts the warnings that are shown.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 deploy-check: $(VENV)/.dev ## Let promtool, hadolint, Compose and Kubernetes' schemas judge deploy/ and grafana/.
 	@tools/deploy-check.sh $(BIN)
@@ -67,4 +72,4 @@ bench: $(VENV)/.bench ## Measure against the peers; WORK="drain live" for some, 
 		--rabbitmq-args="$(RABBITMQ_ARGS)"
 
 clean: ## Remove what make has made.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

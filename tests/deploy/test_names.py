@@ -2,31 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
-import pytest
-from typer.main import get_command
-
-from replicator.cli.main import app
-from replicator.metrics import Metrics
 from tests.deploy.expressions import of_alerts, of_dashboard, of_recordings, panels, rules
 from tests.deploy.programs import DEPLOY, GRAFANA, PROJECT, ask, read_yaml, said
+from tests.support.samples import metrics, samples
 
 _OPERATIONS = PROJECT / "docs/operations.md"
 _METRIC = re.compile(r"\breplicator_\w+")
 _RECORDED = re.compile(r"\b\w+:replicator_\w+:\w+")
-
-
-@pytest.fixture(scope="module")
-def samples() -> dict[str, set[str]]:
-    """Every sample of the program, with the labels that it can have."""
-    metrics = Metrics()
-    metrics.register_table("a.b")
-    found: dict[str, set[str]] = {}
-    for family in metrics.registry.collect():
-        for sample in family.samples:
-            found.setdefault(sample.name, set()).update(sample.labels)
-    return found
 
 
 def _anchors() -> set[str]:
@@ -34,26 +17,24 @@ def _anchors() -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_metric_in_use_exists_with_its_labels(samples: dict[str, set[str]]) -> None:
-    used = set()
+def test_every_metric_in_use_exists_with_its_labels() -> None:
+    used, known = set(), samples()
     for place, text in (*of_dashboard(), *of_recordings(), *of_alerts()):
         plain = _RECORDED.sub("", text)
         for name in _METRIC.findall(plain):
-            assert name in samples, f"{place}: {name}"
+            assert name in known, f"{place}: {name}"
             used.add(name)
         for name, selector in re.findall(r"\b(replicator_\w+)\{([^}]*)\}", plain):
             labels = set(re.findall(r"(\w+)=", selector)) - {"job", "instance"}
-            assert labels <= samples[name], f"{place}: {name} {labels}"
-    plain_names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in samples}
+            assert labels <= known[name], f"{place}: {name} {labels}"
+    plain_names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known}
     shown = {re.sub(r"_bucket$", "", name) for name in used}
     assert plain_names <= shown, f"on no panel and in no rule: {plain_names - shown}"
 
 
 def test_every_value_of_a_label_in_use_exists() -> None:
-    metrics = Metrics()
-    metrics.register_table("a.b")
     values: dict[str, set[str]] = {}
-    for family in metrics.registry.collect():
+    for family in metrics().registry.collect():
         for sample in family.samples:
             for label, value in sample.labels.items():
                 values.setdefault(label, set()).add(value)
@@ -146,23 +127,3 @@ def _copy(source: Path, target: Path) -> None:
             copy = target / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
-
-
-def test_the_commands_of_the_runbook_are_commands() -> None:
-    known = {name: _names(found) for name, found in _commands(get_command(app)).items()}
-    named = re.findall(
-        r"(?:^ *|`)replicator ([a-z]+)(?: ([a-z]+))?", _OPERATIONS.read_text(), re.MULTILINE
-    )
-    assert len(named) > 20
-    for command, argument in named:
-        assert command in known, command
-        if known[command]:  # a group: what follows is one of its commands
-            assert argument in known[command], f"{command} {argument}"
-
-
-def _commands(group: Any) -> dict[str, Any]:
-    return dict(getattr(group, "commands", {}))
-
-
-def _names(group: Any) -> set[str]:
-    return set(_commands(group))

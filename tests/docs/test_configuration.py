@@ -3,50 +3,33 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from replicator.config import describe_settings, load_settings
+from tests.docs.pages import fences, read, rows
 
-PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-
-
-class Row(NamedTuple):
-    key: str
-    environment: str
-    default: str
-    meaning: str
-
-
-def rows() -> list[Row]:
-    return [
-        Row(*(cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]))
-        for line in PAGE.splitlines()
-        if line.startswith("| `")
-    ]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = "docs/configuration.md"
 
 
 def test_the_table_has_every_setting_as_the_program_has_it() -> None:
     expected = [
-        Row(
-            f"`{setting.key}`",
-            f"`{setting.environment}`" if setting.environment else "",
-            {None: "required", "none": "none"}.get(setting.default, f"`{setting.default}`"),
-            setting.meaning,
-        )
+        {
+            "key": f"`{setting.key}`",
+            "environment variable": f"`{setting.environment}`" if setting.environment else "",
+            "default": {None: "required", "none": "none"}.get(
+                setting.default, f"`{setting.default}`"
+            ),
+            "meaning": setting.meaning,
+        }
         for setting in describe_settings()
     ]
 
-    assert rows() == expected
+    assert [row for row in rows(PAGE) if "environment variable" in row] == expected
 
 
 def test_the_example_file_is_accepted(tmp_path: Path) -> None:
-    (example,) = blocks("toml")
+    (example,) = fences(PAGE, "toml")
     for name in re.findall(r'^(?:\w+_file) = "(.*)"$', example, re.MULTILINE):
         local = tmp_path / Path(name).name
         local.write_text("secret\n")
@@ -62,7 +45,7 @@ def test_the_example_file_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_kubernetes_variables_are_accepted(tmp_path: Path) -> None:
-    (example,) = blocks("yaml")
+    (example,) = fences(PAGE, "yaml")
     environ = dict(re.findall(r"- name: (\S+)\n\s+value: (\S+)", example))
     for name, value in environ.items():
         if name.endswith("_FILE"):
@@ -78,7 +61,7 @@ def test_the_kubernetes_variables_are_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["rethinkdb://user", "amqp://user", "amqps://user"])
 def test_the_example_addresses_are_accepted(url: str) -> None:
-    (line,) = [line.strip() for line in PAGE.splitlines() if line.startswith(f"    {url}")]
+    (line,) = [line.strip() for line in read(PAGE).splitlines() if line.startswith(f"    {url}")]
     section = "rethinkdb" if line.startswith("rethinkdb") else "rabbitmq"
 
     load_settings(environ={}, flags={f"{section}.url": line}, require_tables=False)
