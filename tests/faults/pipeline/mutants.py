@@ -4,7 +4,6 @@ A checker that finds nothing proves something only when it finds these. Each nam
 that it breaks.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +13,14 @@ from pika import spec
 from replicator.domain.model import Entry, Failure, Origin
 from replicator.domain.seen_rows import SeenRows
 from replicator.domain.window import Window
-from replicator.outbox.sqlite import entries, index
+from replicator.errors import OutboxUnavailable
+from replicator.outbox.sqlite import statements
+from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.publisher.delivery import Delivery
-from replicator.publisher.incoming import Incoming
-from replicator.publisher.publisher import Publisher
-from replicator.publisher.reports import Reports
 from replicator.source.reader import FeedReader
-from replicator.store import capture, store
-from replicator.store import orders as requests
+from replicator.store import capture
 from replicator.store.capture import Capture
+from replicator.store.handover import Handover
 from replicator.store.inbox import Inbox, Work
 from replicator.store.store import Store
 from tests.faults.pipeline.simulated_link import SimulatedLink
@@ -36,40 +34,22 @@ class Mutant(NamedTuple):
     focus: tuple[str, ...] = ()  # actions that are more frequent, where it takes a coincidence
 
 
-class _Once:
-    """A sink that takes each entry only once."""
-
-    def __init__(self, behind: Any) -> None:
-        self.behind = behind
-        self.last = 0
-
-    @property
-    def room(self) -> int:
-        return int(self.behind.room)
-
-    def offer(self, offered: Sequence[Entry]) -> None:
-        new = [entry for entry in offered if entry.number > self.last]
-        self.last = max([self.last, *(entry.number for entry in new)])
-        self.behind.offer(new)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.behind, name)
-
-
 def hands_over_before_the_commit(patch: pytest.MonkeyPatch) -> None:
-    sinks: list[_Once] = []
-    append, connect = entries.append, Store.connect
+    handovers: list[Handover] = []
+    connect, append = Handover.connect, SqliteOutbox._append
 
-    def connect_once(self: Store, sink: Any) -> None:
-        sinks[:] = [_Once(sink)]
-        connect(self, sinks[0])
+    def connect_and_remember(self: Handover, sink: Any) -> None:
+        handovers[:] = [self]
+        connect(self, sink)
 
-    def append_and_offer(connection: Any, new: Sequence[Entry]) -> None:
-        append(connection, new)
-        sinks[0].offer(new)
+    def append_and_offer(self: SqliteOutbox, new: Sequence[Entry]) -> None:
+        append(self, new)
+        handover = handovers[0]
+        new = [entry for entry in new if entry.number > handover._read_up_to]
+        handover.committed(new)
 
-    patch.setattr(Store, "connect", connect_once)
-    patch.setattr(entries, "append", append_and_offer)
+    patch.setattr(Handover, "connect", connect_and_remember)
+    patch.setattr(SqliteOutbox, "_append", append_and_offer)
 
 
 def settles_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
@@ -86,7 +66,7 @@ def settles_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_the_sweep(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(capture, "deletes", lambda *_, **__: ([], []))
+    patch.setattr(capture, "deletes", lambda *_, **__: [])
 
 
 def keeps_the_marks_of_a_broken_snapshot(patch: pytest.MonkeyPatch) -> None:
@@ -97,9 +77,9 @@ def keeps_the_marks_of_a_broken_snapshot(patch: pytest.MonkeyPatch) -> None:
 def takes_new_documents_for_deleted_ones(patch: pytest.MonkeyPatch) -> None:
     reconcile = capture.reconcile
 
-    def forgetful(*arguments: Any, **options: Any) -> Any:
-        plan = reconcile(*arguments, **options)
-        new = {row.row_id for row in plan.inserted.values()}
+    def forgetful(changes: Any, keys: Any, index: Any, **options: Any) -> Any:
+        plan = reconcile(changes, keys, index, **options)
+        new = {row.row_id for row in index.change().inserted.values()}
         return plan._replace(seen=[row for row in plan.seen if row not in new])
 
     patch.setattr(capture, "reconcile", forgetful)
@@ -115,32 +95,76 @@ def changes_the_index_without_entries(patch: pytest.MonkeyPatch) -> None:
 
 
 def appends_entries_without_the_index(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(index, "apply", lambda *_: None)
+    patch.setattr(SqliteOutbox, "_change_index", lambda *_: None)
 
 
 def forgets_the_highest_number(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(store, "save_last_entry", lambda *_: None)
+    patch.setattr(statements, "SAVE_LAST_ENTRY", "UPDATE meta SET last_entry = 0 WHERE ? < 0")
 
 
 def repeats_the_commit_with_what_follows_it(patch: pytest.MonkeyPatch) -> None:
-    def step(self: Store, connection: Any, work: Any, now: int) -> None:
+    def step(self: Store, work: Any, now: int) -> None:
         def both() -> None:
-            self.commit(connection, work, now)
-            self.follow_up(connection, is_idle=not work)
+            self.commit(work, now)
+            for feed in self._sweeping():
+                self._sweep(feed.id, now)
+            self.follow_up(is_idle=not work)
 
         self._retrying(both)
 
     patch.setattr(Store, "step", step)
 
 
+def keeps_what_it_decided_of_a_failed_commit(patch: pytest.MonkeyPatch) -> None:
+    commit = Store._commit
+
+    def commit_or_not(self: Store, decided: Capture, *rest: Any) -> None:
+        try:
+            commit(self, decided, *rest)
+        except OutboxUnavailable:
+            self._memory = decided.memory
+            raise
+
+    patch.setattr(Store, "_commit", commit_or_not)
+
+
 def believes_it_has_caught_up(patch: pytest.MonkeyPatch) -> None:
-    hand_over = Store._hand_over
+    refill = Handover.refill
 
-    def hand_over_a_page(self: Store, connection: Any) -> None:
-        hand_over(self, connection)
-        self._has_caught_up = True
+    def refill_once(self: Handover) -> None:
+        refill(self)
+        self.has_caught_up = True
 
-    patch.setattr(Store, "_hand_over", hand_over_a_page)
+    patch.setattr(Handover, "refill", refill_once)
+
+
+def goes_on_with_the_last_reading(patch: pytest.MonkeyPatch) -> None:
+    begin = Handover.begin
+
+    def begin_where_it_was(self: Handover, reading: int) -> None:
+        read_up_to = self._read_up_to
+        begin(self, reading)
+        self._read_up_to = read_up_to
+
+    patch.setattr(Handover, "begin", begin_where_it_was)
+
+
+def reads_again_before_it_has_settled(patch: pytest.MonkeyPatch) -> None:
+    commit = Store.commit
+
+    def begin_and_commit(self: Store, work: Work, now: int) -> None:
+        for outcomes in work.outcomes:
+            if outcomes.reading:
+                self._handover.begin(outcomes.reading)
+                self._handover.refill()
+        without = [each._replace(reading=0) for each in work.outcomes]
+        commit(self, Work(work.items, without), now)
+
+    patch.setattr(Store, "commit", begin_and_commit)
+
+
+def deaf_to_operators(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handover, "ask_again", lambda _self: None)
 
 
 def never_lets_readers_go_on(patch: pytest.MonkeyPatch) -> None:
@@ -153,33 +177,56 @@ def never_lets_readers_go_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inbox, "hold", hold_only)
 
 
-def resends_in_another_order(patch: pytest.MonkeyPatch) -> None:
-    lost = Window.lost
+def takes_offers_of_a_reading_that_is_over(patch: pytest.MonkeyPatch) -> None:
+    offer = Window.offer
 
-    def lost_and_shuffled(self: Window) -> list[Entry]:
-        before = len(self._ready)
-        in_flight = lost(self)
-        again = [self._ready.popleft() for _ in range(len(self._ready) - before)]
-        self._ready.extendleft(again)
-        return in_flight
+    def offer_anyway(self: Window, entries: Any, reading: int) -> bool:
+        del reading
+        return offer(self, entries, self.reading)
 
-    patch.setattr(Window, "lost", lost_and_shuffled)
+    patch.setattr(Window, "offer", offer_anyway)
+
+
+def sends_again_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
+    forget = Window.forget
+
+    def forget_all(self: Window) -> None:
+        forget(self)
+        self._orphans.clear()
+
+    patch.setattr(Window, "forget", forget_all)
+
+
+def keeps_what_waits(patch: pytest.MonkeyPatch) -> None:
+    def keep(self: Window) -> None:
+        self.reading += 1
+
+    patch.setattr(Window, "forget", keep)
 
 
 def pipelines_a_document(patch: pytest.MonkeyPatch) -> None:
-    def take(self: Window, now: float) -> list[Entry]:
-        while self._retry and self._retry[0][0] <= now:
-            self._ready.append(self._retry.pop(0)[2])
-        taken = []
-        while self._ready and self._has_place(self._ready[0]):
-            taken.append(self._send(self._ready.popleft(), now))
-        return taken
+    offer = Window.offer
+
+    def offer_at_once(self: Window, entries: Any, reading: int) -> bool:
+        entries = list(entries)
+        is_taken = offer(self, entries, reading)
+        if is_taken:
+            known = {entry.number for entry in self._ready}
+            flights = {entry.number for entry, _ in self._in_flight.values()}
+            self._ready.extend(e for e in entries if e.number not in known | flights)
+        return is_taken
 
     def settle(self: Window, entry: Entry) -> None:
+        self._count -= 1
         self._bytes -= len(entry.body)
         self._attempts.pop(entry.number, None)
+        queue = self._documents.get((entry.feed_id, entry.key), [])
+        if entry in queue:
+            queue.remove(entry)
+        if not queue:
+            self._documents.pop((entry.feed_id, entry.key), None)
 
-    patch.setattr(Window, "take", take)
+    patch.setattr(Window, "offer", offer_at_once)
     patch.setattr(Window, "settle", settle)
 
 
@@ -228,47 +275,6 @@ def dates_gaps_too_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FeedReader, "_note", note_now)
 
 
-def publishes_again_what_is_not_committed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Reports, "without", lambda _self, entries: list(entries))
-
-
-def overtakes_what_waits(patch: pytest.MonkeyPatch) -> None:
-    borrow = Inbox._borrow
-
-    def borrow_anyway(self: Inbox, item: Any) -> Work | None:
-        waiting, self._items = self._items, deque()
-        try:
-            return borrow(self, item)
-        finally:
-            self._items = waiting
-
-    patch.setattr(Inbox, "_borrow", borrow_anyway)
-
-
-def forgets_what_a_reader_could_not_commit(patch: pytest.MonkeyPatch) -> None:
-    step = Store._step_elsewhere
-    patch.setattr(Store, "_step_elsewhere", lambda self, *work: step(self, *work) or True)
-
-
-def publishes_before_what_waits(patch: pytest.MonkeyPatch) -> None:
-    offer = Publisher.offer
-
-    def offer_at_once(self: Publisher, offered: Sequence[Entry]) -> None:
-        if not self._is_open or self._lock.locked():
-            return offer(self, offered)
-        before, self._incoming = self._incoming, Incoming()
-        try:
-            return offer(self, offered)
-        finally:
-            self._incoming = before
-
-    patch.setattr(Publisher, "offer", offer_at_once)
-
-
-def withdraws_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(requests, "_take_away", lambda *_: None)
-
-
 MUTANTS = [
     Mutant(
         hands_over_before_the_commit, "G1: published before its commit|G2: it does not converge|G5"
@@ -287,9 +293,25 @@ MUTANTS = [
         "G2|G5: the totals|died of ValueError",
         ("churn", "fail_commits"),
     ),
+    Mutant(keeps_what_it_decided_of_a_failed_commit, "G1|G2|died of", ("churn", "fail_commits")),
     Mutant(believes_it_has_caught_up, "G2: it does not converge|G3|died of"),
+    Mutant(goes_on_with_the_last_reading, "G2: it does not converge"),
+    Mutant(
+        reads_again_before_it_has_settled,
+        "G3|G5: the totals",
+        ("churn", "change_their_mind", "interpose", "publish"),
+    ),
+    Mutant(deaf_to_operators, "G2: it does not converge"),
     Mutant(never_lets_readers_go_on, "G2: it does not converge"),
-    Mutant(resends_in_another_order, "G3"),
+    Mutant(
+        takes_offers_of_a_reading_that_is_over,
+        "G2|G3|G5",
+        ("churn", "interpose", "lose_link", "publish"),
+    ),
+    Mutant(
+        sends_again_what_is_in_flight, "G2|G3|G5|died of", ("churn", "change_their_mind", "publish")
+    ),
+    Mutant(keeps_what_waits, "G2|G3|G5|died of", ("churn", "park", "redrive", "publish")),
     Mutant(pipelines_a_document, "G3", ("churn", "refuse", "publish")),
     Mutant(takes_only_one_of_many_confirms, "G1: a confirm was not understood"),
     Mutant(takes_a_nack_for_an_ack, "G1"),
@@ -297,17 +319,4 @@ MUTANTS = [
     Mutant(parks_the_first_suspect, "G1: parked for nothing"),
     Mutant(publishes_without_a_fence, "G3", ("churn", "lose_link", "publish")),
     Mutant(dates_gaps_too_late, "G4: missed, and in no gap"),
-    Mutant(
-        publishes_again_what_is_not_committed,
-        "G3: published after it was settled|G3: the last is not the newest",
-        ("churn", "change_their_mind", "interpose", "publish"),
-    ),
-    Mutant(overtakes_what_waits, "G2|G3|died of"),
-    Mutant(forgets_what_a_reader_could_not_commit, "G2|G5", ("rest", "follow", "fail_commits")),
-    Mutant(publishes_before_what_waits, "G2|G3", ("rest", "churn", "keep_loop_busy")),
-    Mutant(
-        withdraws_what_was_taken_back,
-        "G3|G2: it does not converge",
-        ("churn", "change_their_mind", "publish"),
-    ),
 ]
