@@ -45,15 +45,17 @@ class Outbox(Section):
     """Where what is not yet confirmed is kept."""
 
     url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
-        default="sqlite:///replicator.db", repr=False, description="SQLAlchemy URL"
+        default="sqlite:///replicator.db",
+        repr=False,
+        description="SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`",
     )
     max_entries: Count = Field(
-        default=1_000_000, description="at so many entries the feeds pause until there is room"
+        default=1_000_000,
+        description="max entries, pending and parked; there the feeds pause until there is room",
     )
     max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
         default=4 * 2**30,
-        description="at so much of entries the feeds pause until there is room; `4GiB`, `512MiB` "
-        "or bytes",
+        description="max bytes of all entries' bodies; there the feeds pause until there is room",
     )
 
     @property
@@ -67,8 +69,8 @@ class HTTP(Section):
 
     listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
         default=HostPort("127.0.0.1", 9464),
-        description="`HOST:PORT` of `/`, `/status`, `/metrics`, `/livez`, `/readyz`; `off` "
-        "disables",
+        description="`HOST:PORT` of the page, the status, the metrics and the probes; `off` for "
+        "none",
     )
 
 
@@ -76,7 +78,8 @@ class Log(Section):
     """What is told on standard error."""
 
     format: Annotated[Format, BeforeValidator(_lower)] = Field(
-        default="auto", description="`console`, `json`, or `auto`: console on a terminal else json"
+        default="auto",
+        description="`console`, `json`, or `auto`: `console` on a terminal, else `json`",
     )
     level: Annotated[Level, BeforeValidator(_lower)] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`"
@@ -87,37 +90,36 @@ class Table(Section):
     """One replicated table."""
 
     name: Annotated[str, AfterValidator(check_table_name)] = Field(
-        description="`database.table`, or `database.*`: every table of it, also those created later"
+        description="`database.table`, or `database.*` for all its tables, including later ones"
     )
     initial: Literal["publish", "baseline"] = Field(
         default="publish",
-        description="the very first snapshot: `publish` its documents as creates, or `baseline`: "
-        "only record them",
+        description="what the table's first snapshot does: `publish` each document as a create, "
+        "or only record it (`baseline`)",
     )
     routing_key: Annotated[RoutingKey, BeforeValidator(_routing_key)] = Field(
         default=RoutingKey("{table}.{op}"),
-        description="may use `{db}`, `{table}` and `{op}`; at most 255 bytes when filled in",
+        description="may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in",
     )
     exchange: ShortName | None = Field(
         default=None,
-        description="where its messages go instead of `rabbitmq.exchange`; declared like it, and "
-        "`rabbitmq.queues` are not bound to it",
+        description="this table's exchange, instead of `rabbitmq.exchange`; declared the same "
+        "way, but `rabbitmq.queues` are not bound to it",
     )
     envelope: Literal["change", "cloudevents", "debezium"] = Field(
         default="change",
-        description="`change`, `cloudevents` (structured JSON, 1.0) or `debezium` (`before`, "
-        "`after`, `op`, `source`, `ts_ms`)",
+        description="form of the message body: `change`, `cloudevents` or `debezium`",
     )
     exclude_fields: FieldNames = Field(
-        default=(), description="fields that never leave the database"
+        default=(), description="fields that RethinkDB leaves out before it sends a document"
     )
     include_fields: FieldNames = Field(
-        default=(), description="the only fields that leave the database; not with `exclude_fields`"
+        default=(), description="the only fields that RethinkDB sends; not with `exclude_fields`"
     )
     keep_documents: bool = Field(
         default=False,
-        description="keep each document in the index, so that messages of a resync carry "
-        "`old_val` too",
+        description="keep a copy of each document in the outbox, so that messages of a resync "
+        "have `old_val`",
     )
 
     @model_validator(mode="after")
@@ -160,7 +162,7 @@ class Settings(Section):
     log: Log = Log()
     drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
         default=timedelta(seconds=20),
-        description="how long SIGTERM waits for confirms; `20s`, `500ms`, `2m` or seconds",
+        description="how long a stop (SIGTERM) waits for confirms",
     )
     tables: tuple[Table, ...] = Field(
         default=(), description="the tables to replicate; at least one"
