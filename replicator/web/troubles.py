@@ -71,8 +71,8 @@ _HINTS: Final[Mapping[tuple[str, str | None], str]] = {
     ("outbox", "full"): "let RabbitMQ take what waits, or raise outbox.max_entries or "
     "outbox.max_bytes",
     ("outbox", "disk"): "free space on the outbox's volume, or enlarge it",
-    ("outbox", "parked"): "replicator outbox list --state parked says why; each stays until it is "
-    "redriven or discarded",
+    ("outbox", "parked"): "see why with replicator outbox list --state parked; each stays until it "
+    "is redriven or discarded",
     ("host", "clock"): "check this host's time synchronisation; ages and times of gaps are wrong "
     "around that moment, deliveries are not",
 }
