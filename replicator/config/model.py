@@ -1,7 +1,7 @@
 """The settings as frozen models: names, types, defaults and what contradicts what.
 
-The models are the one place that knows each setting: the loader, the documentation's test and the
-error messages are generated from them. Field descriptions are what users read.
+Only the models know the settings: the loader, the error messages and the test of the documentation
+take everything from them. Users read the field descriptions.
 """
 
 from datetime import timedelta
@@ -42,7 +42,7 @@ def _lower(value: object) -> object:
 
 
 class Outbox(Section):
-    """Where what is not yet confirmed is kept."""
+    """Where entries are kept until RabbitMQ confirms them."""
 
     url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
         default="sqlite:///replicator.db",
@@ -60,7 +60,7 @@ class Outbox(Section):
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return redact_url(self.url)
 
 
@@ -75,7 +75,7 @@ class HTTP(Section):
 
 
 class Log(Section):
-    """What is told on standard error."""
+    """Logs, on standard error."""
 
     format: Annotated[Format, BeforeValidator(_lower)] = Field(
         default="auto",
@@ -138,7 +138,7 @@ class Table(Section):
 
     @property
     def full_name(self) -> TableName:
-        """Database and table as a pair."""
+        """The database and the table."""
         return TableName(self.database, self.table)
 
     @property
@@ -183,18 +183,18 @@ class Settings(Section):
 
     @property
     def exchanges(self) -> list[str]:
-        """All exchanges that messages may go to; ``rabbitmq.exchange`` is the first."""
+        """All exchanges that messages may go to, ``rabbitmq.exchange`` first."""
         others = (table.exchange for table in self.tables)
         return list(dict.fromkeys([self.rabbitmq.exchange, *filter(None, others)]))
 
     @property
     def exchange_by_table(self) -> dict[TableName, str]:
-        """The exchange of each entry of `tables`, in full.
+        """The exchange of each entry of `tables`.
 
-        An entry that names none has `rabbitmq.exchange`, also where its whole database has another.
+        An entry that names none has `rabbitmq.exchange`, even if its whole database has another.
         """
         return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
 
     def table(self, name: TableName) -> Table | None:
-        """Return the options of a table: its own entry, else that of its whole database."""
+        """Return the options of a table: of its own entry, else of its whole database."""
         return of_table({each.full_name: each for each in self.tables}, name)

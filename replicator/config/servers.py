@@ -43,14 +43,14 @@ def _exchange_type(value: str) -> str:
 
 
 def _heartbeat(value: timedelta) -> timedelta:
-    # AMQP counts whole seconds, in 16 bits; 0 would mean none, and a dead link stay unnoticed.
+    # AMQP counts whole seconds in 16 bits; 0 would mean none, and a dead link would go unnoticed.
     if value % timedelta(seconds=1) or not 2 <= value.total_seconds() <= 600:
         raise ValueError("must be whole seconds, 2 to 600")
     return value
 
 
 def _password_in(path: Path) -> str:
-    """Read a password file; one line end at its end is the editor's, not the password's."""
+    """Read a password file. One line break at its end is an editor's, not the password's."""
     try:
         password = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -62,10 +62,10 @@ def _password_in(path: Path) -> str:
 
 
 def _password(section: "RethinkDB | RabbitMQ") -> str | None:
-    """Take the password from the file or from the URL, whichever the user gave."""
+    """Return the password from the file or from the URL, whichever was given."""
     if section.password_file is None:
         return section.url.password
-    # The default URL has a password too, which nobody wrote: the file replaces that one.
+    # The default URL has a password too; the file replaces that one without a contradiction.
     if section.url.password is not None and "url" in section.model_fields_set:
         raise ContradictionError(
             "password_file", "contradicts the password in url: give only one of the two"
@@ -113,12 +113,12 @@ class RethinkDB(Section):
 
     @property
     def password(self) -> str:
-        """From the file or the URL; empty as RethinkDB's own default is."""
+        """From the file or the URL; empty by default, as in RethinkDB."""
         return self._password or ""
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return str(self.url)
 
 
@@ -139,7 +139,7 @@ class Queue(Section):
     @classmethod
     def _not_reserved(cls, name: str) -> str:
         if name.startswith("amq."):
-            raise ValueError("must not begin with amq., which RabbitMQ keeps for itself")
+            raise ValueError("must not begin with amq., which RabbitMQ reserves")
         return name
 
 
@@ -245,12 +245,12 @@ class RabbitMQ(Section):
 
     @property
     def user(self) -> str | None:
-        """Who logs in; none where the certificate does (`is_external`)."""
+        """Who logs in; None if the certificate does (`is_external`)."""
         return None if self.is_external else self.url.user or "guest"
 
     @property
     def password(self) -> str | None:
-        """From the file or the URL; RabbitMQ's default where the URL names nobody."""
+        """From the file or the URL; RabbitMQ's default if the URL has no user."""
         if self.is_external:
             return None
         return self._password or ("guest" if self.url.user is None else "")
@@ -267,5 +267,5 @@ class RabbitMQ(Section):
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return str(self.url)
