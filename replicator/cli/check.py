@@ -125,7 +125,8 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("settings", ok=True, message=f"complete; tables: {names}")
     else:
         yield _failure(
-            "settings", SettingsInvalid("no table is named to replicate", hint="--table DB.TABLE")
+            "settings",
+            SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE"),
         )
     found: list[TableName] = []
     yield from _source(settings, found)

@@ -1,8 +1,7 @@
 """Settings: flags over environment over a TOML file over defaults, checked before anything starts.
 
-`load_settings` is the way in; the models are frozen and never show a password. What the settings
-are called is fixed by the project's contract; `describe_settings` is what the documentation is
-checked against.
+Use `load_settings`. The models are frozen and never show a password. The names of settings are
+fixed by the project's contract; the documentation is checked against `describe_settings`.
 """
 
 from replicator.config.describe import Setting, describe_settings

@@ -1,4 +1,4 @@
-"""Every setting with its default and meaning, read from the models so that no page can drift."""
+"""Every setting with its default and meaning, from the models so that the docs cannot drift."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,7 +15,7 @@ ENVIRONMENT_PREFIX = "REPLICATOR_"
 
 
 class Setting(NamedTuple):
-    """One setting as documentation shows it; ``default`` is none where a value is required."""
+    """One setting, as the documentation shows it; ``default`` is None if a value is required."""
 
     key: str
     default: str | None
@@ -23,17 +23,17 @@ class Setting(NamedTuple):
 
     @property
     def environment(self) -> str | None:
-        """The environment variable; none for what stands inside a list."""
+        """The environment variable; None for a key inside a list."""
         return None if "[]" in self.key else environment_variable(self.key)
 
 
 def environment_variable(key: str) -> str:
-    """Name the environment variable of a dotted key."""
+    """Return the environment variable of a dotted key."""
     return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
 
 
 def describe_settings() -> list[Setting]:
-    """List every setting in the models' order; items of lists follow as ``tables[].name``."""
+    """Return every setting in the models' order; keys inside a list are ``tables[].name``."""
     return list(_describe(Settings, ""))
 
 
@@ -50,7 +50,7 @@ def _describe(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the model that a section is, or that a list is of."""
+    """Return the model of a section, or of the items of a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (_model_in(argument) for argument in get_args(annotation))

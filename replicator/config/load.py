@@ -1,8 +1,8 @@
-"""Find the settings: flags over environment over a TOML file over defaults.
+"""Load the settings: flags over environment over a TOML file over defaults.
 
 Owns the merging and the error messages: one line per problem, with the key, where its value came
-from, the value and what is allowed. Never a secret: what is under an unknown key is not shown at
-all, and a URL is shown without its password.
+from, the value and what is allowed. It never shows a secret: the value of an unknown key is not
+shown at all, and a URL is shown without its password.
 """
 
 import difflib
@@ -34,8 +34,8 @@ _FLAGS = {
     "http.listen": "--http",
 }
 
-# Kubernetes puts the address of each Service into every pod beside it: a Service named
-# "replicator", or "replicator-metrics", gives variables that begin like ours and mean nothing.
+# Kubernetes puts the address of each Service into every Pod of its namespace. A Service named
+# "replicator" or "replicator-metrics" gives variables that begin like ours: they are ignored.
 _SERVICE_LINK = re.compile(
     r"REPLICATOR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
     r"|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)",
@@ -50,7 +50,7 @@ _SECTIONS = {
 _KEYS = [setting.key for setting in describe_settings() if "[]" not in setting.key]
 _VARIABLES = {environment_variable(key): key for key in _KEYS}
 
-# By how pydantic's error types begin.
+# By the beginning of pydantic's error type.
 _ALLOWED = {
     "int_": "must be a whole number",
     "bool_": "must be true or false",
@@ -66,7 +66,7 @@ _FILES_OF_SECRETS = ("password_file", "tls_key_file")
 
 
 class _Given(NamedTuple):
-    """A value, and where its writer finds it again."""
+    """A value, and where it was written."""
 
     value: Any
     origin: str
@@ -82,13 +82,13 @@ def load_settings(
     *,
     require_tables: bool = True,
 ) -> Settings:
-    """Merge and check all settings. Reads files, changes nothing.
+    """Merge and check all settings. Reads files and changes nothing.
 
     Args:
-        config_file: The TOML file; without it ``REPLICATOR_CONFIG`` may name one.
-        flags: Values from the command line by dotted key; None is a flag that was not given.
+        config_file: The TOML file; by default the one that ``REPLICATOR_CONFIG`` names, if any.
+        flags: Values from the command line by dotted key; None if a flag was not given.
         environ: The environment; by default the process's.
-        require_tables: Whether it is an error that no table is named.
+        require_tables: Whether at least one table must be named.
 
     Raises:
         SettingsInvalid: One line for each problem found.
@@ -107,12 +107,12 @@ def load_settings(
     except ValidationError as err:
         problems += [_problem(error, given, tables) for error in err.errors(include_url=False)]
     if problems:
-        # Without its cause: pydantic's error holds the values, and they may be secrets.
-        # A name can be an address as well, when somebody mixes them up.
+        # Without the cause: pydantic's error holds the values, which may be secrets. A name may be
+        # an address, when somebody mixes them up.
         text = redact_text("\n".join(problems))
-        raise SettingsInvalid(text, hint="docs/configuration.md has every setting")
+        raise SettingsInvalid(text, hint="docs/configuration.md lists every setting")
     if require_tables and not settings.tables:
-        raise SettingsInvalid("no table is named to replicate", hint="--table DB.TABLE")
+        raise SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
     return settings
 
 
@@ -127,13 +127,13 @@ def _from_file(path: Path | None, environ: Mapping[str, str], problems: list[str
     layer: _Layer = {}
     for name, value in document.items():
         if name == "tables" and not isinstance(value, list):
-            problems.append(f"tables ({origin}): must be a list: [[tables]]")
+            problems.append(f"tables ({origin}): must be a list, written [[tables]]")
         elif name not in _SECTIONS:
             layer[name] = _Given(value, origin)
         elif isinstance(value, dict):
             layer |= {f"{name}.{inner}": _Given(item, origin) for inner, item in value.items()}
         else:
-            problems.append(f"{name} ({origin}): is a section: [{name}]")
+            problems.append(f"{name} ({origin}): is a section, written [{name}]")
     return _known(layer, problems)
 
 
@@ -145,15 +145,15 @@ def _read_toml(path: Path, origin: str, problems: list[str]) -> dict[str, Any]:
     except UnicodeDecodeError as err:
         line = err.object.count(b"\n", 0, err.start) + 1
         problems.append(f"{origin}: is not UTF-8 text (at line {line})")
-    except ValueError as err:  # also of a number with more digits than Python takes
+    except ValueError as err:  # including a number with more digits than Python takes
         problems.append(f"{origin}: is not TOML: {_one_line(str(err))}")
     except RecursionError:
-        problems.append(f"{origin}: is nested too deep")
+        problems.append(f"{origin}: is nested too deeply")
     return {}
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer:
-    """Read all variables that begin with REPLICATOR_; an unknown one is a typing error."""
+    """Read all variables that begin with REPLICATOR_; an unknown one is a problem."""
     layer: _Layer = {}
     for variable, text in sorted(environ.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
@@ -173,7 +173,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
             except ValueError as err:
                 problems.append(f"{key} ({origin}): is not JSON: {err}")
             except RecursionError:
-                problems.append(f"{key} ({origin}): is nested too deep")
+                problems.append(f"{key} ({origin}): is nested too deeply")
         else:
             layer[key] = _Given(text, origin)
     return layer
@@ -189,7 +189,7 @@ def _from_flags(flags: Mapping[str, Any], problems: list[str]) -> _Layer:
 
 
 def _known(layer: _Layer, problems: list[str]) -> _Layer:
-    """Keep the known keys. The value of an unknown one is not shown: it may be a password."""
+    """Return the known keys. The value of an unknown one is not shown: it may be a password."""
     problems += [
         f"{_one_line(key)} ({_one_line(layer[key].origin)}): is not a setting"
         f"{_suggestion(key, [*_KEYS, *_SECTIONS])}"
@@ -200,10 +200,10 @@ def _known(layer: _Layer, problems: list[str]) -> _Layer:
 
 
 def _merge_tables(from_file: _Given | None, selected: _Given | None) -> list[_Given]:
-    """Name the tables from outside the file, with the options that the file has for them.
+    """Return the selected tables, with the options that the file has for them.
 
-    Entries of the file that are not selected are left out, so a file may describe more tables
-    than one replicator carries.
+    Entries of the file that are not selected are left out, so that a file may describe more
+    tables than one replicator has.
     """
     entries: list[_Given] = []
     if from_file is not None:
@@ -222,7 +222,7 @@ def _merge_tables(from_file: _Given | None, selected: _Given | None) -> list[_Gi
 
 
 def _nested(layer: _Layer) -> dict[str, Any]:
-    """Turn dotted keys into what the models take."""
+    """Turn dotted keys into the nested form of the models."""
     values: dict[str, Any] = {}
     for key, (value, _) in layer.items():
         section, dot, name = key.partition(".")
@@ -234,7 +234,7 @@ def _nested(layer: _Layer) -> dict[str, Any]:
 
 
 def _problem(error: ErrorDetails, given: _Layer, tables: list[_Given]) -> str:
-    """Say one problem in one line: key, value, origin, and what is allowed."""
+    """Describe one problem in one line: key, value, origin, and what is allowed."""
     location = list(error["loc"])
     value: Any = error["input"]
     cause = error.get("ctx", {}).get("error")
@@ -262,27 +262,27 @@ def _problem(error: ErrorDetails, given: _Layer, tables: list[_Given]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Keep what a writer of TOML put into a name from looking like lines of its own."""
+    """Escape a name from TOML that would otherwise look like several lines."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _label(location: list[str | int], position: int, tables: list[_Given]) -> str | int:
-    """Call a table by its name, unless it is its name that is wrong."""
+    """Return a table's name, or its position if the name is what is wrong."""
     entry = tables[position].value
     name = entry.get("name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) and location[-1] != "name" else position
 
 
 def _prefixes(pattern: str) -> Iterator[str]:
-    """Give a key, and the keys that it is inside of."""
+    """Yield a key, and the key of the list that it is in."""
     yield pattern
     yield pattern.partition("[")[0]
 
 
 def _shown(pattern: str, value: Any) -> str:
-    """Write a value into an error, unless it may hold a secret or is too large to help."""
+    """Format a value for an error, unless it may be a secret or is too large to help."""
     if pattern.endswith(_FILES_OF_SECRETS) and not os.path.exists(str(value)):  # noqa: PTH110
-        # It may be the secret itself: that would be too long a name for Path, which raises then.
+        # It may be the secret itself. os.path, since Path raises for a name that is too long.
         return ""
     if isinstance(value, str):
         safe = redact_url(value) if pattern.endswith("url") else redact_text(value)
@@ -293,7 +293,7 @@ def _shown(pattern: str, value: Any) -> str:
 
 
 def _reason(error: ErrorDetails) -> str:
-    """Say what is allowed, in the words of whoever writes settings."""
+    """Return what is allowed, in the words of the settings."""
     context = error.get("ctx", {})
     kind = error["type"]
     if kind == "value_error":
@@ -319,7 +319,7 @@ def _near_variable(unknown: str) -> str:
 
 
 def _nearest(unknown: str, known: Iterable[str]) -> str | None:
-    """Look for the name within its section first: a section's name alone makes nothing alike."""
+    """Find the nearest known key, within the same section first."""
     section, _, name = unknown.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     near = difflib.get_close_matches(name, siblings, n=1)

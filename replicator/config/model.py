@@ -1,7 +1,7 @@
 """The settings as frozen models: names, types, defaults and what contradicts what.
 
-The models are the one place that knows each setting: the loader, the documentation's test and the
-error messages are generated from them. Field descriptions are what users read.
+Only the models know the settings: the loader, the error messages and the test of the documentation
+take everything from them. Users read the field descriptions.
 """
 
 from datetime import timedelta
@@ -42,23 +42,25 @@ def _lower(value: object) -> object:
 
 
 class Outbox(Section):
-    """Where what is not yet confirmed is kept."""
+    """Where entries are kept until RabbitMQ confirms them."""
 
     url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
-        default="sqlite:///replicator.db", repr=False, description="SQLAlchemy URL"
+        default="sqlite:///replicator.db",
+        repr=False,
+        description="SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`",
     )
     max_entries: Count = Field(
-        default=1_000_000, description="at so many entries the feeds pause until there is room"
+        default=1_000_000,
+        description="max entries, pending and parked; there the feeds pause until there is room",
     )
     max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
         default=4 * 2**30,
-        description="at so much of entries the feeds pause until there is room; `4GiB`, `512MiB` "
-        "or bytes",
+        description="max bytes of all entries' bodies; there the feeds pause until there is room",
     )
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return redact_url(self.url)
 
 
@@ -67,16 +69,17 @@ class HTTP(Section):
 
     listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
         default=HostPort("127.0.0.1", 9464),
-        description="`HOST:PORT` of `/`, `/status`, `/metrics`, `/livez`, `/readyz`; `off` "
-        "disables",
+        description="`HOST:PORT` of the page, the status, the metrics and the probes; `off` for "
+        "none",
     )
 
 
 class Log(Section):
-    """What is told on standard error."""
+    """Logs, on standard error."""
 
     format: Annotated[Format, BeforeValidator(_lower)] = Field(
-        default="auto", description="`console`, `json`, or `auto`: console on a terminal else json"
+        default="auto",
+        description="`console`, `json`, or `auto`: `console` on a terminal, else `json`",
     )
     level: Annotated[Level, BeforeValidator(_lower)] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`"
@@ -87,37 +90,36 @@ class Table(Section):
     """One replicated table."""
 
     name: Annotated[str, AfterValidator(check_table_name)] = Field(
-        description="`database.table`, or `database.*`: every table of it, also those created later"
+        description="`database.table`, or `database.*` for all its tables, including later ones"
     )
     initial: Literal["publish", "baseline"] = Field(
         default="publish",
-        description="the very first snapshot: `publish` its documents as creates, or `baseline`: "
-        "only record them",
+        description="what the table's first snapshot does: `publish` each document as a create, "
+        "or only record it (`baseline`)",
     )
     routing_key: Annotated[RoutingKey, BeforeValidator(_routing_key)] = Field(
         default=RoutingKey("{table}.{op}"),
-        description="may use `{db}`, `{table}` and `{op}`; at most 255 bytes when filled in",
+        description="may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in",
     )
     exchange: ShortName | None = Field(
         default=None,
-        description="where its messages go instead of `rabbitmq.exchange`; declared like it, and "
-        "`rabbitmq.queues` are not bound to it",
+        description="this table's exchange, instead of `rabbitmq.exchange`; declared the same "
+        "way, but `rabbitmq.queues` are not bound to it",
     )
     envelope: Literal["change", "cloudevents", "debezium"] = Field(
         default="change",
-        description="`change`, `cloudevents` (structured JSON, 1.0) or `debezium` (`before`, "
-        "`after`, `op`, `source`, `ts_ms`)",
+        description="form of the message body: `change`, `cloudevents` or `debezium`",
     )
     exclude_fields: FieldNames = Field(
-        default=(), description="fields that never leave the database"
+        default=(), description="fields that RethinkDB leaves out before it sends a document"
     )
     include_fields: FieldNames = Field(
-        default=(), description="the only fields that leave the database; not with `exclude_fields`"
+        default=(), description="the only fields that RethinkDB sends; not with `exclude_fields`"
     )
     keep_documents: bool = Field(
         default=False,
-        description="keep each document in the index, so that messages of a resync carry "
-        "`old_val` too",
+        description="keep a copy of each document in the outbox, so that messages of a resync "
+        "have `old_val`",
     )
 
     @model_validator(mode="after")
@@ -136,7 +138,7 @@ class Table(Section):
 
     @property
     def full_name(self) -> TableName:
-        """Database and table as a pair."""
+        """The database and the table."""
         return TableName(self.database, self.table)
 
     @property
@@ -160,7 +162,7 @@ class Settings(Section):
     log: Log = Log()
     drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
         default=timedelta(seconds=20),
-        description="how long SIGTERM waits for confirms; `20s`, `500ms`, `2m` or seconds",
+        description="how long a stop (SIGTERM) waits for confirms",
     )
     tables: tuple[Table, ...] = Field(
         default=(), description="the tables to replicate; at least one"
@@ -181,18 +183,18 @@ class Settings(Section):
 
     @property
     def exchanges(self) -> list[str]:
-        """All exchanges that messages may go to; ``rabbitmq.exchange`` is the first."""
+        """All exchanges that messages may go to, ``rabbitmq.exchange`` first."""
         others = (table.exchange for table in self.tables)
         return list(dict.fromkeys([self.rabbitmq.exchange, *filter(None, others)]))
 
     @property
     def exchange_by_table(self) -> dict[TableName, str]:
-        """The exchange of each entry of `tables`, in full.
+        """The exchange of each entry of `tables`.
 
-        An entry that names none has `rabbitmq.exchange`, also where its whole database has another.
+        An entry that names none has `rabbitmq.exchange`, even if its whole database has another.
         """
         return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
 
     def table(self, name: TableName) -> Table | None:
-        """Return the options of a table: its own entry, else that of its whole database."""
+        """Return the options of a table: of its own entry, else of its whole database."""
         return of_table({each.full_name: each for each in self.tables}, name)

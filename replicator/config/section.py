@@ -1,4 +1,4 @@
-"""What all settings' models share: how strict they are, and the types of more than one section."""
+"""What the settings' models share: their strictness, and types used in several sections."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,16 @@ from replicator.domain.routing import MAX_BYTES
 
 
 class ContradictionError(ValueError):
-    """Two settings do not go together; ``key`` is the one to name first, within its section."""
+    """Two settings contradict each other; ``key`` is the one to report, within its section."""
 
     def __init__(self, key: str, message: str) -> None:
-        """Keep the key, which pydantic's errors of a whole model do not carry."""
+        """Keep the key, which pydantic's errors about a whole model do not have."""
         super().__init__(message)
         self.key = key
 
 
 def text(value: object) -> str:
-    """Refuse what is not a string."""
+    """Return a string; raise ValueError if it is not one."""
     if not isinstance(value, str):
         raise ValueError("must be text")  # noqa: TRY004 - pydantic wants ValueError
     return value
@@ -50,12 +50,12 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 class Section(BaseModel):
-    """A table of settings: nothing unknown, never changed once checked."""
+    """A table of settings: refuses unknown keys, and never changes once checked."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         arbitrary_types_allowed=True,
-        # A value may be a secret: the loader decides what of it is shown.
+        # A value may be a secret: the loader decides what is shown of it.
         hide_input_in_errors=True,
     )

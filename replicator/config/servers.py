@@ -43,14 +43,14 @@ def _exchange_type(value: str) -> str:
 
 
 def _heartbeat(value: timedelta) -> timedelta:
-    # AMQP counts whole seconds, in 16 bits; 0 would mean none, and a dead link stay unnoticed.
+    # AMQP counts whole seconds in 16 bits; 0 would mean none, and a dead link would go unnoticed.
     if value % timedelta(seconds=1) or not 2 <= value.total_seconds() <= 600:
         raise ValueError("must be whole seconds, 2 to 600")
     return value
 
 
 def _password_in(path: Path) -> str:
-    """Read a password file; one line end at its end is the editor's, not the password's."""
+    """Read a password file. One line break at its end is an editor's, not the password's."""
     try:
         password = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -62,10 +62,10 @@ def _password_in(path: Path) -> str:
 
 
 def _password(section: "RethinkDB | RabbitMQ") -> str | None:
-    """Take the password from the file or from the URL, whichever the user gave."""
+    """Return the password from the file or from the URL, whichever was given."""
     if section.password_file is None:
         return section.url.password
-    # The default URL has a password too, which nobody wrote: the file replaces that one.
+    # The default URL has a password too; the file replaces that one without a contradiction.
     if section.url.password is not None and "url" in section.model_fields_set:
         raise ContradictionError(
             "password_file", "contradicts the password in url: give only one of the two"
@@ -78,20 +78,21 @@ class RethinkDB(Section):
 
     url: Annotated[RethinkDBUrl, BeforeValidator(_rethinkdb_url)] = Field(
         default=RethinkDBUrl((HostPort("127.0.0.1", 28015),)),
-        description="user, password, host:port; several hosts by comma, tried in turn",
+        description="user, password, host:port; hosts separated by commas are tried in turn",
     )
     password_file: ReadableFile | None = Field(
         default=None,
-        description="file that holds the password, instead of writing it into `url`",
+        description="file with the password; leave it out of `url`",
     )
     tls_ca_file: ReadableFile | None = Field(
-        default=None, description="verify the server with this CA certificate (PEM): TLS on"
+        default=None,
+        description="CA certificate (PEM) to verify the server with; turns TLS on",
     )
     changefeed_queue_size: Count = Field(
         default=100_000,
-        description="changes that RethinkDB keeps for a feed that is not read before it drops "
-        "all of them (then a resync finds the outcome); doubled, up to eight times, while that "
-        "happens",
+        description="changes that RethinkDB keeps for a feed that is not read; one more, and it "
+        "drops them all and a resync finds the latest states. Each overflow doubles it, up to "
+        "eight times the setting",
     )
     _password: str | None = PrivateAttr(default=None)
 
@@ -112,12 +113,12 @@ class RethinkDB(Section):
 
     @property
     def password(self) -> str:
-        """From the file or the URL; empty as RethinkDB's own default is."""
+        """From the file or the URL; empty by default, as in RethinkDB."""
         return self._password or ""
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return str(self.url)
 
 
@@ -128,7 +129,7 @@ class Queue(Section):
     bindings: tuple[ShortName, ...] = Field(
         default=("#",),
         min_length=1,
-        description="binding keys to `rabbitmq.exchange`; `#` on a topic exchange is every message",
+        description="routing keys to bind; `#` is every message of a topic exchange",
     )
     type: Literal["quorum", "classic", "stream"] = Field(
         default="quorum", description="`quorum`, `classic` or `stream`"
@@ -138,7 +139,7 @@ class Queue(Section):
     @classmethod
     def _not_reserved(cls, name: str) -> str:
         if name.startswith("amq."):
-            raise ValueError("must not begin with amq., which RabbitMQ keeps for itself")
+            raise ValueError("must not begin with amq., which RabbitMQ reserves")
         return name
 
 
@@ -147,62 +148,63 @@ class RabbitMQ(Section):
 
     url: Annotated[RabbitMQUrl, BeforeValidator(_rabbitmq_url)] = Field(
         default=RabbitMQUrl((HostPort("127.0.0.1", 5672),), "guest", "guest"),
-        description="`amqps://` for TLS; several hosts by comma, tried in turn",
+        description="`amqps://` for TLS; hosts separated by commas are tried in turn",
     )
     password_file: ReadableFile | None = Field(
         default=None,
-        description="file that holds the password, instead of writing it into `url`",
+        description="file with the password; leave it out of `url`",
     )
     tls_ca_file: ReadableFile | None = Field(
         default=None,
-        description="verify the server with this CA certificate (PEM); without it `amqps://` "
+        description="CA certificate (PEM) to verify the server with; without it `amqps://` "
         "trusts the system's CAs",
     )
     tls_cert_file: ReadableFile | None = Field(
         default=None,
-        description="client certificate (PEM); it also logs in (auth EXTERNAL) when `url` has "
-        "no user",
+        description="client certificate (PEM); logs in (SASL EXTERNAL) when `url` has no user",
     )
     tls_key_file: ReadableFile | None = Field(
-        default=None, description="the client certificate's key, where it is not in the same file"
+        default=None, description="the client certificate's key, if it is in another file"
     )
     exchange: ShortName = Field(
         default="rethinkdb",
-        description="declared if missing; a different existing one is a clear error",
+        description="declared if it is missing; an error if it exists with another type or "
+        "durability",
     )
     exchange_type: Annotated[str, AfterValidator(_exchange_type)] = Field(
         default="topic", description="`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"
     )
     exchange_durable: bool = Field(
         default=True,
-        description="whether the exchange survives RabbitMQ's restart; `false` suits the "
+        description="whether the exchange survives a restart of RabbitMQ; `false` for the "
         "tutorial's listeners",
     )
-    persistent: bool = Field(default=True, description="delivery mode 2: RabbitMQ writes to disk")
+    persistent: bool = Field(
+        default=True, description="delivery mode 2: RabbitMQ writes messages to disk"
+    )
     headers: Literal["compact", "full"] = Field(
         default="compact",
-        description="`compact`: only what is not a live change says so; `full`: `x-replicator-*` "
-        "on every message",
+        description="`compact`: no headers on a live change; `full`: `x-replicator-*` headers on "
+        "every message",
     )
-    window: Count = Field(
-        default=5000, description="most messages published and not yet confirmed; at least 1"
-    )
+    window: Count = Field(default=5000, description="max messages published and not yet confirmed")
     on_unroutable: Literal["drop", "hold", "park"] = Field(
         default="drop",
-        description="a message that no queue takes: `drop`: counted, logged at most once a "
-        "minute, settled; `hold`: kept and retried until a queue is bound; `park`: set aside",
+        description="what to do with a message that no queue takes: `drop` it (counted and "
+        "logged), `hold` it (retried until a queue is bound) or `park` it (set aside for an "
+        "operator)",
     )
     heartbeat: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_heartbeat)] = (
         Field(
             default=timedelta(seconds=20),
-            description="a connection that is silent for about twice as long is given up, here and "
-            "by the broker; whole seconds, 2 to 600",
+            description="both sides close a connection that was silent for about twice this long; "
+            "whole seconds, 2 to 600",
         )
     )
     queues: tuple[Queue, ...] = Field(
         default=(),
-        description="queues declared at start, durable, and bound to `rabbitmq.exchange`, never to "
-        "one of `tables[].exchange`; JSON in the environment",
+        description="durable queues to declare at start and bind to `rabbitmq.exchange`; JSON in "
+        "the environment",
     )
     _password: str | None = PrivateAttr(default=None)
 
@@ -243,12 +245,12 @@ class RabbitMQ(Section):
 
     @property
     def user(self) -> str | None:
-        """Who logs in; none where the certificate does (`is_external`)."""
+        """Who logs in; None if the certificate does (`is_external`)."""
         return None if self.is_external else self.url.user or "guest"
 
     @property
     def password(self) -> str | None:
-        """From the file or the URL; RabbitMQ's default where the URL names nobody."""
+        """From the file or the URL; RabbitMQ's default if the URL has no user."""
         if self.is_external:
             return None
         return self._password or ("guest" if self.url.user is None else "")
@@ -265,5 +267,5 @@ class RabbitMQ(Section):
 
     @property
     def safe_url(self) -> str:
-        """The URL to print, its password hidden."""
+        """The URL for printing, without its password."""
         return str(self.url)

@@ -1,7 +1,7 @@
-"""The addresses of RethinkDB and RabbitMQ, with who logs in.
+"""The URLs of RethinkDB and RabbitMQ, with user and password.
 
-A parsed URL shows itself without its password, in ``str`` and ``repr`` alike. No message of a
-`ValueError` quotes a piece of the URL: a mistyped URL may have its password anywhere.
+``str`` and ``repr`` of a parsed URL hide its password. No message of a `ValueError` quotes a part
+of the URL: a mistyped URL may have its password anywhere.
 """
 
 import re
@@ -27,7 +27,7 @@ def _decode(text: str, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A URL cut at its delimiters; user and password are percent-decoded, the path is not."""
+    """A URL, split at its delimiters; user and password are percent-decoded, the path is not."""
 
     scheme: str
     user: str | None
@@ -44,7 +44,7 @@ def _split(url: str, default_ports: dict[str, int]) -> _Parts:
     if _AT_AFTER_AUTHORITY.search(rest):
         raise ValueError("in a user or password, / is written %2F, # is %23, ? is %3F and @ is %40")
     if "?" in rest:
-        raise ValueError("takes no parameters after a ?: each has a setting of its own")
+        raise ValueError("takes no parameters after a ?: each has its own setting")
     if "#" in rest:
         raise ValueError("takes no #fragment")
     authority, slash, path = rest.partition("/")
@@ -87,21 +87,21 @@ class RethinkDBUrl:
         """Read a URL; the user defaults to ``admin``, the port to 28015.
 
         Raises:
-            ValueError: It is no such URL; the message says what is allowed.
+            ValueError: It is not such a URL; the message says what is allowed.
         """
         parts = _split(url, {"rethinkdb": 28015})
         if parts.path not in {"", "/"}:
-            raise ValueError("takes no path: databases are named with their tables")
+            raise ValueError("takes no path: name a database with its tables, as in shop.orders")
         return cls(parts.hosts, parts.user or "admin", parts.password)
 
     def __str__(self) -> str:
-        """Write the URL with its password hidden."""
+        """Return the URL with its password hidden."""
         return self._write(None if self.password is None else HIDDEN)
 
     __repr__ = __str__
 
     def reveal(self) -> str:
-        """Write the URL with its password."""
+        """Return the URL with its password."""
         return self._write(None if self.password is None else quote(self.password, safe=""))
 
     def _write(self, password: str | None) -> str:
@@ -122,11 +122,11 @@ class RabbitMQUrl:
     def parse(cls, url: str) -> Self:
         """Read a URL as in RabbitMQ's URI specification; the port defaults to 5672, with TLS 5671.
 
-        Without a path the virtual host is ``/``. A path of ``/`` alone would be the empty virtual
-        host by the specification, which nobody means: it is ``/`` too, as pika reads it.
+        Without a path the virtual host is ``/``. A path of ``/`` alone means the empty virtual host
+        in the specification; it is read as ``/``, as pika does.
 
         Raises:
-            ValueError: It is no such URL; the message says what is allowed.
+            ValueError: It is not such a URL; the message says what is allowed.
         """
         parts = _split(url, {"amqp": 5672, "amqps": 5671})
         virtual_host = parts.path.removeprefix("/")
@@ -141,13 +141,13 @@ class RabbitMQUrl:
         )
 
     def __str__(self) -> str:
-        """Write the URL with its password hidden."""
+        """Return the URL with its password hidden."""
         return self._write(None if self.password is None else HIDDEN)
 
     __repr__ = __str__
 
     def reveal(self) -> str:
-        """Write the URL with its password."""
+        """Return the URL with its password."""
         return self._write(None if self.password is None else quote(self.password, safe=""))
 
     def _write(self, password: str | None) -> str:

@@ -1,7 +1,7 @@
 """How single values are written: addresses, durations, sizes, table names.
 
 Pure functions from text to a value, and back for the documentation. They raise `ValueError` with
-what is allowed; whoever calls them adds the key and the value.
+what is allowed; the caller adds the key and the value.
 """
 
 import ipaddress
@@ -11,11 +11,11 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
-# RethinkDB itself sets no limit to the length of a name (its name_string_t): the routing key does.
+# RethinkDB does not limit the length of a name (its name_string_t); the routing key does.
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+|\*)", re.ASCII)
-# Parts of 1 to 63, as in DNS: the socket module raises no OSError for others, when it is too late.
+# Labels of 1 to 63 characters, as in DNS: the socket module does not raise OSError for others.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
-_MOST_DURATION = timedelta(days=365)  # threads cannot wait for more than some hundred years
+_MAX_DURATION = timedelta(days=365)  # threads cannot wait for more than some hundred years
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([KMGT]i?B|B)?", re.ASCII | re.IGNORECASE)
 
@@ -25,20 +25,20 @@ _BYTES = _BINARY | {"tb": 10**12, "gb": 10**9, "mb": 10**6, "kb": 10**3, "b": 1}
 
 
 class HostPort(NamedTuple):
-    """Where a server listens, or where to listen."""
+    """The address of a server, or one to listen on."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """Write it as ``host:port``, with an IPv6 address in brackets."""
+        """Return ``host:port``, with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_host_port(text: str, *, default_port: int | None, lowest_port: int = 1) -> HostPort:
     """Read ``host``, ``host:port`` or ``[IPv6]:port``; without a default the port is required.
 
-    The text is in no message: in a broken URL it may be a piece of a password.
+    No message quotes the text: in a broken URL it may be part of a password.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -47,7 +47,7 @@ def parse_host_port(text: str, *, default_port: int | None, lowest_port: int = 1
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise ValueError("what stands in brackets must be an IPv6 address") from None
+            raise ValueError("an address in brackets must be IPv6") from None
         port = rest.removeprefix(":")
         has_port = bool(rest)
     else:
@@ -78,7 +78,7 @@ def parse_listen(value: object) -> HostPort | None:
     """Read ``HOST:PORT`` to listen on, or ``off``; port 0 lets the system choose one."""
     if value is None or isinstance(value, HostPort):
         return value
-    # TOML has booleans, and "off" is one in YAML, where a manifest may come from.
+    # In YAML, where a manifest may come from, an unquoted "off" is false.
     if value is False or (isinstance(value, str) and value.lower() in {"off", "false"}):
         return None
     if not isinstance(value, str):
@@ -107,13 +107,13 @@ def parse_duration(value: object) -> timedelta:
         duration = timedelta(-1)
     if duration < timedelta(0):
         raise ValueError("must be a duration such as 20s, 500ms or 2m, or a number of seconds")
-    if duration > _MOST_DURATION:
-        raise ValueError(f"must be a duration of at most {_MOST_DURATION.days} days")
+    if duration > _MAX_DURATION:
+        raise ValueError(f"must be a duration of at most {_MAX_DURATION.days} days")
     return duration
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration as `parse_duration` reads it."""
+    """Return a duration as `parse_duration` reads it."""
     return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -132,7 +132,7 @@ def parse_size(value: object) -> int:
 
 
 def format_size(size: int) -> str:
-    """Write a size as `parse_size` reads it, in the largest unit that divides it."""
+    """Return a size as `parse_size` reads it, in the largest unit that divides it."""
     for unit, factor in zip(("TiB", "GiB", "MiB", "KiB"), _BINARY.values(), strict=True):
         if size % factor == 0:
             return f"{size // factor}{unit}"
@@ -140,7 +140,9 @@ def format_size(size: int) -> str:
 
 
 def check_table_name(name: str) -> str:
-    """Accept ``database.table`` and ``database.*``."""
+    """Return a name ``database.table`` or ``database.*``; raise ValueError for any other."""
     if not _TABLE_NAME.fullmatch(name):
-        raise ValueError("must be DATABASE.TABLE, each of the letters a-z and A-Z, digits, _ and -")
+        raise ValueError(
+            "must be DATABASE.TABLE or DATABASE.*, in letters a-z and A-Z, digits, _ and -"
+        )
     return name

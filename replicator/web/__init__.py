@@ -1,1 +1,1 @@
-"""Probes, metrics and status over HTTP: read-only, and told everything by the service."""
+"""Probes, metrics and status over HTTP: read-only, with no facts of its own."""

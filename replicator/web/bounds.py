@@ -1,7 +1,7 @@
-"""What one client may take of the HTTP server: bytes of a request, time for it, a connection.
+"""What one client may use of the HTTP server: bytes and time of a request, connections.
 
-A client that sends a byte now and then keeps within any timeout of a single read, so the time is
-counted over the whole request.
+A client that sends a byte now and then stays within the timeout of any single read, so the time
+is counted over the whole request.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-MOST_REQUEST_BYTES: Final = 16 * 1024
+MAX_REQUEST_BYTES: Final = 16 * 1024
 REQUEST_SECONDS: Final = 10.0
 REPLY_SECONDS: Final = 10.0
-MOST_CONNECTIONS: Final = 32
+MAX_CONNECTIONS: Final = 32
 
-# What is still on its way when the answer was sent: closing over unread bytes would reset the
-# connection, and the client might never see the answer.
-_MOST_UNREAD_BYTES: Final = 64 * 1024
+# To close a socket with unread bytes resets the connection, and the client might never see the
+# answer: so what is still on its way is read, up to this.
+_MAX_UNREAD_BYTES: Final = 64 * 1024
 _UNREAD_SECONDS: Final = 1.0
 _ROOM_SECONDS: Final = 2.0
 
 
 class RequestRefused(Exception):
-    """A request is too large or too slow; ``status`` is the answer."""
+    """A request was too large or too slow; answered with ``status``."""
 
     def __init__(self, status: HTTPStatus) -> None:
         """Keep the status."""
@@ -37,20 +37,20 @@ class RequestRefused(Exception):
 
 
 class BoundedReader(io.RawIOBase):
-    """Reads a request from a socket until it has used up its bytes or its time."""
+    """Reads one request from a socket, up to a number of bytes and within a time."""
 
-    def __init__(self, sock: socket.socket, *, most_bytes: int, seconds: float) -> None:
+    def __init__(self, sock: socket.socket, *, max_bytes: int, seconds: float) -> None:
         """Start the clock."""
         self._socket = sock
-        self._left = most_bytes
+        self._left = max_bytes
         self._deadline = time.monotonic() + seconds
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Read what there is.
+        """Read what has arrived.
 
         Raises:
             RequestRefused: the request is too large or too slow.
@@ -71,13 +71,13 @@ class BoundedReader(io.RawIOBase):
 
 
 def read_to_end(sock: socket.socket) -> None:
-    """Take what a client still sends after its answer, within small bounds.
+    """Read what a client still sends after its answer, within small bounds.
 
     Raises:
         OSError: the connection is lost, which no longer matters.
     """
     deadline = time.monotonic() + _UNREAD_SECONDS
-    left = _MOST_UNREAD_BYTES
+    left = _MAX_UNREAD_BYTES
     sock.shutdown(socket.SHUT_WR)
     while left > 0 and (seconds := deadline - time.monotonic()) > 0:
         sock.settimeout(seconds)
@@ -88,32 +88,32 @@ def read_to_end(sock: socket.socket) -> None:
 
 
 class Connections:
-    """The open connections: never more than so many, and the oldest makes room for a new one.
+    """The open connections, bounded: the oldest makes room for a new one.
 
-    Whoever opens many and sends nothing would else keep the probes out, and be the reason that
-    a healthy service is started again.
+    Without the bound, a client that opens many and sends nothing would keep the probes out, and a
+    healthy service would be restarted.
     """
 
-    def __init__(self, most: int) -> None:
-        """Allow so many at a time."""
-        self._slots = threading.BoundedSemaphore(most)
+    def __init__(self, max_open: int) -> None:
+        """Allow this many at a time."""
+        self._slots = threading.BoundedSemaphore(max_open)
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, None] = {}  # in the order of their coming
+        self._open: dict[socket.socket, None] = {}  # in order of arrival
 
     def __len__(self) -> int:
         """Count the open ones."""
         return len(self._open)
 
     def add(self, sock: socket.socket) -> None:
-        """Take in a connection, once there is room for it.
+        """Add a connection once there is room for it; end the oldest if there is none.
 
         Raises:
-            OSError: there was none in time, since no open connection could be ended.
+            OSError: no open connection could be ended in time.
         """
         if not self._slots.acquire(blocking=False):
             self._shut_oldest()
-            # Whoever serves it notices at once that it was shut, and removes it; unless it is
-            # busy with an answer, for which nobody else may have to wait.
+            # The thread that serves it notices at once and removes it, unless it is sending an
+            # answer; the others must not wait for that.
             if not self._slots.acquire(timeout=_ROOM_SECONDS):
                 raise OSError("no connection could be ended to make room for this one")
         with self._lock:
@@ -128,7 +128,8 @@ class Connections:
         self._slots.release()
 
     def _shut_oldest(self) -> None:
-        # Critical section: outside of it the socket could be closed, and its number be another's.
+        # Critical section: without the lock the socket could be closed, and its file descriptor
+        # belong to another connection.
         with self._lock:
             oldest = next(iter(self._open), None)
             if oldest is not None:

@@ -1,7 +1,7 @@
-"""The last hour in figures: one sample each ten seconds, in a bounded ring.
+"""The last hour in figures: a sample every ten seconds, in a bounded ring.
 
-Owns no facts: whoever observes the service adds them. Times between samples are those of the
-monotonic clock, so that a clock that is set does not bend a rate.
+It owns no facts: the observation of the service adds them. Times between samples are taken from
+the monotonic clock, so that setting the host's clock does not distort a rate.
 """
 
 import itertools
@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 SAMPLE_SECONDS: Final = 10.0
 HISTORY_SECONDS: Final = 3600.0
 RATE_SECONDS: Final = 60.0
-_MOST_SAMPLES: Final = int(HISTORY_SECONDS / SAMPLE_SECONDS)
-_MOST_FOR_RATES: Final = int(RATE_SECONDS / SAMPLE_SECONDS) + 1
+_MAX_SAMPLES: Final = int(HISTORY_SECONDS / SAMPLE_SECONDS)
+_MAX_FOR_RATES: Final = int(RATE_SECONDS / SAMPLE_SECONDS) + 1
 
 
 class Sample(NamedTuple):
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     parked: float
     in_flight: float
     oldest_entry_age_seconds: float
-    captured: float  # changes since the start, as the two that follow
+    captured: float  # since the start, like the next two
     confirmed: float
     unroutable: float
 
@@ -40,13 +40,13 @@ class Flow(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """What goes through for one table, over the last minute."""
+    """What went through for one table per second, over the last minute."""
 
     captured_per_second: float
     confirmed_per_second: float
 
 
-# As Python's objects an hour would take ten times the memory.
+# As Python objects an hour of samples would take ten times the memory.
 _PACKED: Final = struct.Struct(f"{len(Sample._fields)}d")
 
 
@@ -56,12 +56,12 @@ class History:
     def __init__(self) -> None:
         """Start empty."""
         self._lock = threading.Lock()
-        self._packed: deque[bytes] = deque(maxlen=_MOST_SAMPLES)
-        self._flows: deque[tuple[float, Mapping[str, Flow]]] = deque(maxlen=_MOST_FOR_RATES)
+        self._packed: deque[bytes] = deque(maxlen=_MAX_SAMPLES)
+        self._flows: deque[tuple[float, Mapping[str, Flow]]] = deque(maxlen=_MAX_FOR_RATES)
         self._due_at = float("-inf")
 
     def is_due(self, now: float) -> bool:
-        """Return whether it is time for the next sample; ``now`` is monotonic seconds."""
+        """Return whether the next sample is due; ``now`` is in monotonic seconds."""
         return now >= self._due_at
 
     def add(self, sample: Sample, flows: Mapping[str, Flow]) -> None:
@@ -76,7 +76,7 @@ class History:
         with self._lock:
             packed = list(self._packed)
         found = [Sample._make(_PACKED.unpack(each)) for each in packed]
-        # A process that was stopped has samples that are older than an hour.
+        # After the process was stopped (SIGSTOP), samples can be older than an hour.
         oldest = found[-1].monotonic - HISTORY_SECONDS if found else 0.0
         return [sample for sample in found if sample.monotonic >= oldest]
 
@@ -94,19 +94,19 @@ class History:
         }
 
     def unroutable_within(self, seconds: float) -> float:
-        """Return how many messages no queue took in the last so many seconds."""
+        """Return how many messages no queue took within the last ``seconds``."""
         found = self.samples()
         if not found:
             return 0.0
         newest = found[-1]
-        # What was counted before the first sample belongs to the time before it.
+        # The first sample's own count is from the time before it.
         first = next(each for each in found if each.monotonic >= newest.monotonic - seconds)
         return max(0.0, newest.unroutable - first.unroutable)
 
     def clock_moved_seconds(self) -> float:
-        """Return by how much the clock ran ahead of time, or behind it, within the samples.
+        """Return the largest jump of the host's clock within the samples; negative is back.
 
-        A host that slept counts too: the monotonic clock stands still then.
+        A host that slept counts too, because the monotonic clock stands still meanwhile.
         """
         offsets = [each.at - each.monotonic for each in self.samples()]
         return max(
@@ -117,7 +117,7 @@ class History:
 
 
 def _rate(before: Flow, now: Flow, seconds: float) -> Rate:
-    # A table that went and came again counts from zero: it has no rate yet, and none below zero.
+    # A table that was dropped and created again counts from zero: its rate is not negative.
     return Rate(
         max(0.0, now.captured - before.captured) / seconds,
         max(0.0, now.confirmed - before.confirmed) / seconds,

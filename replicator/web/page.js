@@ -6,8 +6,8 @@
   const stale = document.getElementById("stale");
   let isAsking = false;
 
-  // A screen reader speaks what changes in here: the list is left alone while its texts are the
-  // same, and only the figures in it, which are not spoken, are replaced.
+  // A screen reader reads out what changes in here: the list stays while its texts are the same,
+  // and only the figures in it, which are not read out, are replaced.
   const updateTroubles = (old, fresh) => {
     if (old.dataset.texts !== fresh.dataset.texts) {
       old.dataset.texts = fresh.dataset.texts;
@@ -51,7 +51,7 @@
       }
       update(await answer.text());
     } catch {
-      // Said once: a screen reader would speak each change.
+      // Written once: a screen reader would read out each change.
       if (!stale.textContent) {
         document.title = "replicator: no answer";
         stale.textContent = "The replicator does not answer. What this page shows is old.";

@@ -1,7 +1,7 @@
-"""The page for people at ``/``: whole without a script, kept fresh by a small one.
+"""The page for people at ``/``: complete without JavaScript, refreshed by a small script.
 
-Everything is in the one answer. The policy that goes with it names the script and the style by
-their digests, so that nothing which got into the page by some mistake could run.
+Everything is in one answer. Its Content-Security-Policy names the script and the style by their
+digests, so that nothing that got into the page by mistake can run.
 """
 
 import base64
@@ -43,12 +43,12 @@ PAGE_POLICY: Final = (
 
 
 def render_page(facts: Facts, history: Facts, as_of: str) -> str:
-    """Return the page, from the facts of ``/status`` and of ``/history``.
+    """Return the page.
 
     Args:
-        facts: of ``/status``.
-        history: of ``/history``.
-        as_of: the time in words, UTC.
+        facts: those of ``/status``.
+        history: those of ``/history``.
+        as_of: the time of both, for people, UTC.
     """
     links = "".join(f'<a href="{path}">{path}</a>' for path in _LINKS)
     return (
@@ -65,11 +65,11 @@ def render_page(facts: Facts, history: Facts, as_of: str) -> str:
         f"<h2>Now</h2>\n{_figures(facts)}\n"
         f"<h2>The last hour</h2>\n{_plots(history)}\n"
         "<h2 id=feeds-title>Feeds</h2>\n"
-        # Its scrolling is for the keyboard too.
+        # The keyboard must be able to scroll it.
         "<div class=wide role=region aria-labelledby=feeds-title tabindex=0>"
         f"{_feeds(facts['feeds'], history['rates'])}</div>\n</main>\n<footer>\n"
         f"<p id=as-of class=quiet>As of {escape(as_of)}</p>\n"
-        "<noscript><p class=quiet>Load the page again for newer figures.</p></noscript>\n"
+        "<noscript><p class=quiet>Reload the page for newer figures.</p></noscript>\n"
         f"<nav aria-label=Data>{links}</nav>\n</footer>\n"
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
@@ -95,7 +95,7 @@ def _state(facts: Facts) -> str:
 def _troubles(troubles: Sequence[Facts]) -> str:
     items = "".join(_trouble(each) for each in troubles)
     body = f"<ul>{items}</ul>" if troubles else "<p class=good>Nothing is wrong.</p>"
-    # What the script compares: the list is spoken again only when this changes.
+    # The script compares these: a screen reader reads the list again only when they change.
     texts = json.dumps([[each["level"], each["text"]] for each in troubles])
     return (
         f'<div id=troubles aria-live=polite aria-labelledby=troubles-title data-texts="'
@@ -129,7 +129,7 @@ def _figures(facts: Facts) -> str:
         ("In flight", f"{broker['in_flight']:,}"),
         ("Parked", f"{outbox['parked']:,}"),
         ("Gaps open", f"{sum(feed['gap'] is not None for feed in facts['feeds']):,}"),
-        ("Tried again", f"{broker['refused']:,}"),
+        ("To be retried", f"{broker['refused']:,}"),
         ("Outbox", f"{_size(outbox['bytes'])}, {_share(share)} full"),
         ("RabbitMQ", state),
     )
@@ -176,7 +176,7 @@ def _feed(feed: Facts, rate: Facts | None) -> str:
     state = str(feed["state"])
     kind = _KIND_OF_STATE.get(state, "warning")
     gap = feed["gap"]
-    # The words above the table say since when.
+    # The list of troubles says since when.
     gap_words = escape(str(gap["cause"])) if gap else "none"
     name = escape(str(feed["table"]))
     changed = _moment(feed["changed_at"]) if feed["changed_at"] else "none yet"
@@ -198,7 +198,7 @@ def _per_second(rate: Facts | None, name: str) -> str:
 
 
 def _moment(instant: object) -> str:
-    """Return an instant of the facts for people; seconds do."""
+    """Return an instant for people, to the second."""
     text = str(instant)
     words = text[:19].replace("T", " ") + " UTC"
     return f'<time datetime="{escape(text)}">{escape(words)}</time>'

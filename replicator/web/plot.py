@@ -1,6 +1,7 @@
-"""A small line plot of the last hour, as SVG without a script; its words are for everybody.
+"""A small line plot of the last hour, as SVG without JavaScript.
 
-The picture is stretched to the page's width, so it has no text: labels stand beside it.
+The picture is stretched to the page's width, so it has no text: labels stand beside it, and a
+label for screen readers says what it shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Final
 
 _WIDTH: Final = 600
 _HEIGHT: Final = 80
-# Where so many seconds have no sample, the line is cut: nobody knows how it was.
+# Longer without a sample, and the line is cut: nothing is known of that time.
 _CUT_SECONDS: Final = 45.0
 
 
@@ -26,15 +27,15 @@ def plot(
     Args:
         title: plain text.
         ages: of the samples in seconds, oldest first.
-        values: one for each age, none below zero.
+        values: one for each age, none negative.
         span_seconds: the width of the plot.
-        words: writes a value for people.
+        words: formats a value for people.
     """
     caption = f"<figcaption>{escape(title)}</figcaption>"
     if len(values) < 2:
-        return f"<figure>{caption}<p class=quiet>No line yet: it takes two samples.</p></figure>"
+        return f"<figure>{caption}<p class=quiet>No line yet: two samples are needed.</p></figure>"
     top = max(values)
-    said = f"{title}: now {words(values[-1])}, at most {words(top)} in the last hour"
+    said = f"{title}: now {words(values[-1])}, max {words(top)} in the last hour"
     lines = "".join(
         f'<path class=area d="{line} V{_HEIGHT} H{start:.1f} Z"/><path class=line d="{line}"/>'
         for start, line in _lines(ages, values, top or 1.0, span_seconds)
@@ -44,7 +45,7 @@ def plot(
         f'<svg role=img aria-label="{escape(said)}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f"preserveAspectRatio=none>{lines}</svg>"
         f"<p class=axis><span>an hour ago</span><span>now {escape(words(values[-1]))}, "
-        f"at most {escape(words(top))}</span></p></figure>"
+        f"max {escape(words(top))}</span></p></figure>"
     )
 
 
@@ -56,7 +57,7 @@ def _lines(
     last: float | None = None
     for age, value in zip(ages, values, strict=True):
         x = _WIDTH * (1 - min(1.0, age / span_seconds))
-        # One unit of room above and below, so that half a line's width is not cut off.
+        # One unit of margin above and below, or half of the line's width would be cut off.
         y = 1 + (_HEIGHT - 2) * (1 - value / top)
         if last is None or last - age > _CUT_SECONDS:
             found.append((x, []))

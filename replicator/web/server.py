@@ -1,8 +1,8 @@
-"""The HTTP server of probes, metrics and status.
+"""The HTTP server of the page, the status, the metrics and the probes.
 
-Read-only; how much and how long a client may send, and how many may at a time, is in
-`replicator.web.bounds`. No piece of a request is ever repeated in an answer. It asks the service
-for facts and has none of its own; its thread is also the one that asks it to take samples.
+Read-only: it asks the service for facts and has none of its own. No part of a request is repeated
+in an answer. What a client may use is bounded in `replicator.web.bounds`. Its thread also asks the
+service to take samples.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from replicator.errors import SettingsInvalid
 from replicator.web.bounds import (
-    MOST_CONNECTIONS,
-    MOST_REQUEST_BYTES,
+    MAX_CONNECTIONS,
+    MAX_REQUEST_BYTES,
     REPLY_SECONDS,
     REQUEST_SECONDS,
     BoundedReader,
@@ -32,7 +32,7 @@ from replicator.web.bounds import (
 from replicator.web.page import PAGE_POLICY, render_page
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-# An answer that is no page has no scripts, no styles and no forms; none belongs into another page.
+# JSON and metrics have no scripts, styles or forms, and no page may frame an answer.
 _STRICT_POLICY: Final = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 
 class Observed(Protocol):
-    """What the server shows: the service."""
+    """The service, as the server sees it."""
 
     def liveness(self) -> Verdict:
         """Return whether every loop makes progress."""
@@ -72,7 +72,7 @@ class Observed(Protocol):
         ...
 
     def sample(self) -> None:
-        """Add to the history when it is time to; called about twice a second, by one thread."""
+        """Take a sample for the history if one is due; one thread calls it twice a second."""
         ...
 
     def render_metrics(self) -> bytes:
@@ -81,7 +81,7 @@ class Observed(Protocol):
 
 
 class Reply(NamedTuple):
-    """What a request is answered with."""
+    """An answer: status, type and body."""
 
     status: HTTPStatus
     content_type: str
@@ -116,7 +116,7 @@ _ROUTES: Final[dict[str, Callable[[Observed], Reply]]] = {
 
 
 def reply(path: str, observed: Observed) -> Reply:
-    """Return the answer to a request for a path."""
+    """Return the answer for a path."""
     try:
         route = _ROUTES.get(urlsplit(path).path)
     except ValueError:  # such as http://[
@@ -128,7 +128,7 @@ def reply(path: str, observed: Observed) -> Reply:
 
 
 def refusal(status: HTTPStatus) -> Reply:
-    """Return an answer that says no more than its status."""
+    """Return an error answer that says only its status."""
     return _json(status, {"error": status.phrase.lower()})
 
 
@@ -140,13 +140,13 @@ class WebServer(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, host: str, port: int, observed: Observed) -> None:
-        """Bind at once, so that a port in use is an error at start.
+        """Bind the port, so that a port in use is an error at start.
 
         Raises:
             SettingsInvalid: the address cannot be used.
         """
         self.observed = observed
-        self.connections: Final = Connections(MOST_CONNECTIONS)
+        self.connections: Final = Connections(MAX_CONNECTIONS)
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -154,20 +154,20 @@ class WebServer(http.server.ThreadingHTTPServer):
         except OSError as err:
             raise SettingsInvalid(
                 f"http.listen: {host}:{port} cannot be used: {err.strerror or err}",
-                hint="choose another --http HOST:PORT, or `off`",
+                hint="choose another address with --http HOST:PORT, or `off`",
             ) from err
 
     def server_bind(self) -> None:
-        """Bind without the base class's look-up of this host's name, which can take long."""
+        """Bind without the base class's look-up of this host's name, which can be slow."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def service_actions(self) -> None:
-        """Let the service look at itself: this thread turns twice a second without a request."""
+        """Let the service take a sample: `serve_forever` calls this twice a second."""
         self.observed.sample()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on a thread of its own, once there is room for it."""
+        """Serve a connection on its own thread, once there is room for it."""
         self.connections.add(request)
         super().process_request(request, client_address)
 
@@ -177,30 +177,30 @@ class WebServer(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away; let defects be shown."""
+        """Report defects, but not clients that went away."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):
-    """One request: the base class's protocol is HTTP/1.0, which closes after each."""
+    """One request; the base class speaks HTTP/1.0, which closes the connection after it."""
 
     server: WebServer
-    # A request without a version is none of HTTP/0.9, whose answers have neither status nor
-    # headers; nor is one that cannot be understood at all.
+    # A request without a version, or one that cannot be understood, would otherwise be answered as
+    # HTTP/0.9: without status and headers.
     default_request_version = "HTTP/1.0"
     command = ""
     request_version = default_request_version
 
     def setup(self) -> None:
-        """Bound what is read."""
+        """Read the request through a bounded reader."""
         super().setup()
-        raw = BoundedReader(self.connection, most_bytes=MOST_REQUEST_BYTES, seconds=REQUEST_SECONDS)
+        raw = BoundedReader(self.connection, max_bytes=MAX_REQUEST_BYTES, seconds=REQUEST_SECONDS)
         self.rfile.close()
         self.rfile = io.BufferedReader(raw)
 
     def handle_one_request(self) -> None:
-        """Answer one request, or say why not."""
+        """Answer one request, or refuse it."""
         try:
             super().handle_one_request()
         except RequestRefused as refused:
@@ -209,7 +209,7 @@ class _Requests(http.server.BaseHTTPRequestHandler):
     def finish(self) -> None:
         """Let the client read its answer before the connection is closed."""
         super().finish()
-        with contextlib.suppress(OSError):  # it went first
+        with contextlib.suppress(OSError):  # the client closed first
             read_to_end(self.connection)
 
     def do_GET(self) -> None:
@@ -219,18 +219,18 @@ class _Requests(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Say what is wrong; the base class would repeat pieces of the request."""
+        """Answer with the status only; the base class would repeat parts of the request."""
         del message, explain
         status = HTTPStatus(code)
-        if status is HTTPStatus.NOT_IMPLEMENTED:  # what the base class says of other methods
+        if status is HTTPStatus.NOT_IMPLEMENTED:  # the base class, for other methods
             status = HTTPStatus.METHOD_NOT_ALLOWED
         self._send(refusal(status))
 
     def _send(self, answer: Reply) -> None:
         self.close_connection = True
-        # A client may say that it speaks HTTP/0.9; it gets a status and headers too.
+        # A client that claims HTTP/0.9 gets a status and headers too.
         self.request_version = self.default_request_version
-        # The time for all of the answer: `sendall` does not start anew with each piece.
+        # For the whole answer: `sendall` does not restart the timeout with each part.
         self.connection.settimeout(REPLY_SECONDS)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
@@ -245,11 +245,11 @@ class _Requests(http.server.BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def version_string(self) -> str:
-        """Name the program and no version."""
+        """Return the program's name, without a version."""
         return "replicator"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Log nothing: probes and scrapes come every few seconds."""
+        """Do not log: probes and scrapes come every few seconds."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- inherited
-        """Log nothing, as above."""
+        """Do not log, for the same reason."""

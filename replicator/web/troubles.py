@@ -1,17 +1,17 @@
 """What is wrong right now, in words, with what to do about it.
 
-Pure: looks at the facts of ``/status`` and at a few signs beside them. ``/``, ``/status`` and
-the causes of ``/readyz`` say the same, because they all take it from here.
+Pure: reads the facts of ``/status`` and a few signs beside them. ``/``, ``/status`` and the causes
+of ``/readyz`` say the same, because they all take it from here.
 
-The text of a trouble stays the same while the trouble does, since a screen reader speaks each
-change of it. Figures that move are in its detail.
+The text of a trouble stays the same as long as the trouble does, since a screen reader reads out
+each change of it. Figures that move are in its detail.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 NEAR_FULL: Final = 0.8
-_STILL_FULL: Final = 0.9  # feeds that are paused go on below this share of a limit
+_STILL_FULL: Final = 0.9  # paused feeds go on below this share of a limit
 UNROUTABLE_SECONDS: Final = 600.0
 _LATE_SECONDS: Final = 60.0
 _CLOCK_SECONDS: Final = 30.0
@@ -33,9 +33,9 @@ class Trouble(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """What may be wrong and is no fact of ``/status``."""
+    """What may be wrong and is not a fact of ``/status``."""
 
-    stuck: tuple[str, ...] = ()  # the loops that make no progress
+    stuck: tuple[str, ...] = ()  # loops that make no progress
     is_disk_nearly_low: bool = False
     unroutable: float = 0.0  # in the last `UNROUTABLE_SECONDS`
     on_unroutable: str = "drop"
@@ -44,38 +44,37 @@ class Signs(NamedTuple):
 
 _HINTS: Final[Mapping[tuple[str, str | None], str]] = {
     ("service", None): "start it: replicator run",
-    ("service", "stopping"): "it ends when RabbitMQ has confirmed what is in flight, or after "
-    "drain_timeout",
-    ("service", "stuck"): "look at its log, then end it and start it again: nothing captured is "
-    "lost",
-    ("service", "silent"): "look at http.listen and at its log: only the service itself knows how "
-    "its feeds and RabbitMQ are",
-    ("discovery", None): "look at RethinkDB and the user's right to read its table_config: "
-    "replicator check says which; the tables that are known are followed meanwhile",
-    ("feed", "lost"): "look at RethinkDB, the network and the user's rights: replicator check "
-    "says which; the feed is opened again by itself, and what it missed is found",
-    ("feed", "new"): "nothing to do: it is made as soon as the outbox can be written",
-    ("feed", "initializing"): "nothing to do: it is ready when the snapshot is compared",
+    ("service", "stopping"): "nothing to do: it ends when RabbitMQ has confirmed what is in "
+    "flight, or after drain_timeout",
+    ("service", "stuck"): "read its log, then stop it and start it again: nothing captured is lost",
+    ("service", "silent"): "check http.listen and read its log: only the service knows the state "
+    "of its feeds and of RabbitMQ",
+    ("discovery", None): "check RethinkDB and the user's right to read its table_config "
+    "(replicator check says which); known tables are replicated meanwhile",
+    ("feed", "lost"): "check RethinkDB, the network and the user's rights (replicator check says "
+    "which); the feed is opened again automatically, and what it missed is found",
+    ("feed", "new"): "nothing to do: its feed opens as soon as the outbox can be written",
+    ("feed", "initializing"): "nothing to do: it is ready when the snapshot has been compared",
     ("feed", "paused"): "nothing to do here: it goes on when the outbox has room",
     ("feed", "gap"): "nothing to do: the snapshot finds the latest state of every document; "
     "replicator feed gaps lists what it repaired",
-    ("broker", "disconnected"): "look at RabbitMQ, the network and the user's rights: replicator "
-    "check says which; changes are kept in the outbox meanwhile",
-    ("broker", "blocked"): "free memory or disk on RabbitMQ's host: rabbitmqctl status names the "
-    "alarm; changes are kept in the outbox meanwhile",
+    ("broker", "disconnected"): "check RabbitMQ, the network and the user's rights (replicator "
+    "check says which); changes are kept in the outbox meanwhile",
+    ("broker", "blocked"): "free memory or disk on RabbitMQ's host (rabbitmqctl status names the "
+    "alarm); changes are kept in the outbox meanwhile",
     ("broker", "refused"): "look for queues that are full or down, or bind a queue to the exchange",
     ("broker", "unroutable"): "bind a queue to the exchange, or set rabbitmq.on_unroutable to hold "
     "or park",
-    ("broker", "late"): "changes come faster than RabbitMQ confirms them: compare the rates, and "
-    "look at RabbitMQ's disk and queues",
-    ("outbox", None): "look at the volume: its room, its rights, its health",
+    ("broker", "late"): "changes arrive faster than RabbitMQ confirms them: compare the rates, and "
+    "check RabbitMQ's disk and queues",
+    ("outbox", None): "check the volume: free space, permissions, health",
     ("outbox", "full"): "let RabbitMQ take what waits, or raise outbox.max_entries or "
     "outbox.max_bytes",
-    ("outbox", "disk"): "free room on the outbox's volume, or give it a larger one",
-    ("outbox", "parked"): "see why with replicator outbox list --state parked; each stays until "
-    "it is redriven or discarded",
-    ("host", "clock"): "look at this host's time synchronisation; ages and the times of gaps are "
-    "wrong around that moment, deliveries are not",
+    ("outbox", "disk"): "free space on the outbox's volume, or enlarge it",
+    ("outbox", "parked"): "see why with replicator outbox list --state parked; each stays until it "
+    "is redriven or discarded",
+    ("host", "clock"): "check this host's time synchronisation; ages and times of gaps are wrong "
+    "around that moment, deliveries are not",
 }
 
 
@@ -88,11 +87,11 @@ def find_troubles(facts: Facts, signs: Signs = Signs()) -> list[Trouble]:  # noq
     """Return everything that is wrong, errors first.
 
     Args:
-        facts: those of ``/status``; without a broker when the service does not run.
-        signs: what is seen beside them.
+        facts: those of ``/status``; ``broker`` is None when the service does not run.
+        signs: what else is seen.
     """
     found = [*_of_service(facts, signs), *_of_outbox(facts["outbox"], signs)]
-    # Without the service, what is recorded of feeds is how they were.
+    # Without the service, the recorded feeds are as it left them.
     if facts["broker"] is not None:
         found += _of_discovery(facts)
         found += [trouble for feed in facts["feeds"] for trouble in _of_feed(feed)]
@@ -107,7 +106,7 @@ def count(number: float, one: str, many: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it, in its largest two units at most."""
+    """Return a length of time for people, in at most two units."""
     if seconds < 1:
         return "under 1 s" if seconds > 0 else "0 s"
     minutes, rest = divmod(int(seconds), 60)
@@ -122,7 +121,7 @@ def _of_service(facts: Facts, signs: Signs) -> Iterator[Trouble]:
     if not facts["running"]:
         yield Trouble("error", "service", "The service does not run.", _HINTS["service", None])
     elif facts["broker"] is None:
-        text = "The service runs, and its HTTP address does not answer."
+        text = "The service runs, but its HTTP address does not answer."
         yield Trouble("error", "service", text, _HINTS["service", "silent"])
     causes = facts.get("not_ready", ())
     if any(cause.get("state") == "stopping" for cause in causes):
@@ -137,11 +136,11 @@ def _of_discovery(facts: Facts) -> Iterator[Trouble]:
     known = {feed["table"] for feed in facts["feeds"]}
     for cause in facts.get("not_ready", ()):
         if cause["part"] == "discovery":
-            text, since = "The list of a database's tables is not known.", cause["since"]
+            text, since = "The tables of a database cannot be listed.", cause["since"]
             hint = _HINTS["discovery", None]
             yield Trouble("error", "discovery", text, hint, None, since, cause["error"])
         elif cause["part"] == "feed" and cause["table"] not in known:
-            text = f"The table {cause['table']} was found; its feed is not made yet."
+            text = f"The table {cause['table']} was found; it has no feed yet."
             yield Trouble("warning", "feed", text, _HINTS["feed", "new"], cause["table"])
 
 
@@ -174,23 +173,23 @@ def _of_outbox(outbox: Facts, signs: Signs) -> Iterator[Trouble]:
     near = [name for name, share in shares.items() if share >= NEAR_FULL]
     detail = f"{count(entries, 'entry', 'entries')}, {outbox['bytes']:,} bytes"
     if outbox["error"]:
-        text = "The outbox cannot be written; it is tried again."
+        text = "The outbox cannot be written; the service keeps trying."
         yield Trouble("error", "outbox", text, _HINTS["outbox", None], detail=outbox["error"])
     if full:
-        text = f"The outbox is full ({' and '.join(full)}): no feed is read."
+        text = f"The outbox is full ({' and '.join(full)}): the feeds are paused."
         yield Trouble("error", "outbox", text, _HINTS["outbox", "full"], detail=detail)
     elif near:
         text = f"The outbox is over {NEAR_FULL:.0%} full ({' and '.join(near)})."
         yield Trouble("warning", "outbox", text, _HINTS["outbox", "full"], detail=detail)
     if outbox["full"] and not full:
-        text = "The outbox's volume has too little room: no feed is read."
+        text = "The outbox's volume has too little room: the feeds are paused."
         yield Trouble("error", "outbox", text, _HINTS["outbox", "disk"])
     elif signs.is_disk_nearly_low:
-        text = "The outbox's volume has little room: feeds will soon be paused."
+        text = "The outbox's volume has little room: the feeds will pause soon."
         yield Trouble("warning", "outbox", text, _HINTS["outbox", "disk"])
     if outbox["parked"]:
         detail = count(outbox["parked"], "entry", "entries")
-        text = "Entries are parked: they are not published."
+        text = "Entries are parked and not published."
         yield Trouble("warning", "outbox", text, _HINTS["outbox", "parked"], detail=detail)
 
 
@@ -204,15 +203,15 @@ def _of_broker(broker: Facts, outbox: Facts, signs: Signs) -> Iterator[Trouble]:
         hint = _HINTS["broker", "disconnected"]
         yield Trouble("error", "broker", text, hint, None, since, error)
     elif broker["refused"]:
-        text = "RabbitMQ refuses messages, or no queue takes them; they are tried again."
+        text = "RabbitMQ refuses messages, or no queue takes them; they are retried."
         detail = count(broker["refused"], "message", "messages")
         yield Trouble("warning", "broker", text, _HINTS["broker", "refused"], detail=detail)
     elif outbox["pending"] and outbox["oldest_entry_age_seconds"] >= _LATE_SECONDS:
-        text = f"RabbitMQ is connected, and entries wait longer than {_LATE_SECONDS:.0f} seconds."
+        text = f"RabbitMQ is connected, but entries wait longer than {_LATE_SECONDS:.0f} seconds."
         detail = f"the oldest for {duration(outbox['oldest_entry_age_seconds'])}"
         yield Trouble("warning", "broker", text, _HINTS["broker", "late"], detail=detail)
     if signs.unroutable and signs.on_unroutable == "drop":
-        text = "Messages that no queue takes are dropped."
+        text = "Messages are dropped because no queue takes them."
         detail = f"{signs.unroutable:,.0f} in the last {duration(UNROUTABLE_SECONDS)}"
         yield Trouble("warning", "broker", text, _HINTS["broker", "unroutable"], detail=detail)
 
@@ -220,7 +219,7 @@ def _of_broker(broker: Facts, outbox: Facts, signs: Signs) -> Iterator[Trouble]:
 def _of_clock(signs: Signs) -> Iterator[Trouble]:
     moved = signs.clock_moved_seconds
     if abs(moved) >= _CLOCK_SECONDS:
-        way = "forward, or this host slept" if moved > 0 else "back"
+        way = "forward (or this host slept)" if moved > 0 else "back"
         text = f"This host's clock was set {way} within the last hour."
         detail = f"by {duration(abs(moved))}"
         yield Trouble("warning", "host", text, _HINTS["host", "clock"], detail=detail)

@@ -174,19 +174,19 @@ def test_the_probes_are_answered_among_many_slow_clients(web: WebServer) -> None
     beginnings = [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: ", b"\r\n", b"\xff" * 9]
     before = threading.active_count()
     with contextlib.ExitStack() as open_sockets:
-        for number in range(6 * bounds.MOST_CONNECTIONS):
+        for number in range(6 * bounds.MAX_CONNECTIONS):
             sock = open_sockets.enter_context(connect(web))
             # Those that were shut to make room for others are refused a write: that is the bound.
             with contextlib.suppress(ConnectionError):
                 sock.sendall(beginnings[number % len(beginnings)])
-            assert len(web.connections) <= bounds.MOST_CONNECTIONS
+            assert len(web.connections) <= bounds.MAX_CONNECTIONS
             # A connection is forgotten before its thread ends; on a busy machine some end together.
             wait_until(
-                lambda: threading.active_count() - before <= bounds.MOST_CONNECTIONS,
+                lambda: threading.active_count() - before <= bounds.MAX_CONNECTIONS,
                 PATIENCE,
                 "the end of the threads of those that were shut",
             )
-            if number % bounds.MOST_CONNECTIONS == 0:
+            if number % bounds.MAX_CONNECTIONS == 0:
                 assert is_alive(web)
         assert is_alive(web)
         # None of them says more, and none is kept for that.

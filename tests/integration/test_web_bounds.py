@@ -22,7 +22,7 @@ _SECONDS = 1.0
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     """A server with small bounds."""
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", _MOST)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", _MOST)
     monkeypatch.setattr(server, "REQUEST_SECONDS", _SECONDS)
     monkeypatch.setattr(server, "REPLY_SECONDS", _SECONDS)
     monkeypatch.setattr(bounds, "_UNREAD_SECONDS", _SECONDS)
@@ -90,8 +90,8 @@ def is_alive(web: WebServer) -> bool:
         (b"GET / HTTP/zebra\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"\x16\x03\x01\x02\x00zebra\r\n\r\n", 400),  # the beginning of TLS
-        (b"GET / HTTP/1.1\r\nzebra" + b"a" * bounds.MOST_REQUEST_BYTES + b"\r\n\r\n", 431),
-        (b"GET /zebra" + b"a" * bounds.MOST_REQUEST_BYTES + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nzebra" + b"a" * bounds.MAX_REQUEST_BYTES + b"\r\n\r\n", 431),
+        (b"GET /zebra" + b"a" * bounds.MAX_REQUEST_BYTES + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"zebra: a\r\n" * 101 + b"\r\n", 431),
     ],
 )

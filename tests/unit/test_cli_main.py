@@ -105,7 +105,7 @@ def test_run_needs_a_table(cli: Command) -> None:
     done = cli("run")
 
     assert done.status == 2
-    assert done.err == "error: no table is named to replicate\nhint: --table DB.TABLE\n"
+    assert done.err == "error: no table to replicate is named\nhint: use --table DB.TABLE\n"
 
 
 def test_a_settings_file_that_cannot_be_read_is_said(tmp_path: Path, cli: Command) -> None:

@@ -118,7 +118,7 @@ def test_what_is_wrong_is_said_with_what_to_do(service: FakeService) -> None:
     assert "Nothing is wrong." not in text
     assert "<strong>Error: The feed of db.t is lost.</strong>" in text
     assert "the server went away" in text
-    assert "<p>Look at RethinkDB" in text
+    assert "<p>Check RethinkDB" in text
 
 
 def test_no_text_from_outside_becomes_markup(service: FakeService) -> None:
@@ -217,8 +217,8 @@ def test_a_plot_is_cut_where_nobody_looked() -> None:
 def test_a_plot_says_in_words_what_it_shows() -> None:
     figure = drawn([20.0, 10.0, 0.0], [0.0, 50.0, 20.0])
 
-    assert 'role=img aria-label="Backlog: now 20, at most 50 in the last hour"' in figure
-    assert "at most 50</span>" in figure
+    assert 'role=img aria-label="Backlog: now 20, max 50 in the last hour"' in figure
+    assert "max 50</span>" in figure
 
 
 @pytest.mark.parametrize("values", [[], [1.0]])

@@ -44,7 +44,7 @@ def test_a_service_that_does_not_run_says_so_and_nothing_of_the_broker_and_the_f
 def test_a_service_that_runs_and_does_not_answer_says_so(service: FakeService) -> None:
     service.broker = None
 
-    assert only(service).text == "The service runs, and its HTTP address does not answer."
+    assert only(service).text == "The service runs, but its HTTP address does not answer."
 
 
 def test_a_list_of_tables_that_is_not_known_says_why(service: FakeService) -> None:
@@ -135,10 +135,10 @@ def test_an_error_of_an_earlier_loss_is_no_trouble_once_the_feed_is_ready(
     [
         ({"pending": 600, "parked": 200}, "over 80% full (outbox.max_entries)"),
         ({"bytes": 800_000}, "over 80% full (outbox.max_bytes)"),
-        ({"pending": 1000, "full": True}, "is full (outbox.max_entries): no feed is read"),
+        ({"pending": 1000, "full": True}, "is full (outbox.max_entries): the feeds are paused"),
         # Paused feeds go on at nine tenths, so it is full there still.
-        ({"pending": 901, "full": True}, "is full (outbox.max_entries): no feed is read"),
-        ({"bytes": 1_000_000, "full": True}, "is full (outbox.max_bytes): no feed is read"),
+        ({"pending": 901, "full": True}, "is full (outbox.max_entries): the feeds are paused"),
+        ({"bytes": 1_000_000, "full": True}, "is full (outbox.max_bytes): the feeds are paused"),
         (
             {"pending": 950, "bytes": 950_000, "full": True},
             "is full (outbox.max_entries and outbox.max_bytes)",
@@ -173,14 +173,14 @@ def test_an_outbox_that_is_full_below_its_limits_has_no_room_on_its_volume(
 
     assert trouble.level == "error"
     assert "volume has too little room" in trouble.text
-    assert "free room" in trouble.hint
+    assert "free space" in trouble.hint
 
 
 def test_a_volume_that_is_nearly_full_is_told_before_feeds_pause(service: FakeService) -> None:
     service.signs = Signs(is_disk_nearly_low=True)
 
     assert only(service).level == "warning"
-    assert "will soon be paused" in only(service).text
+    assert "will pause soon" in only(service).text
 
 
 def test_an_outbox_that_cannot_be_written_says_why(service: FakeService) -> None:
@@ -245,10 +245,11 @@ def test_unroutable_messages_are_a_trouble_of_their_own_only_while_they_are_drop
 
     texts = [each.text for each in found(service)]
 
-    assert texts == (["Messages that no queue takes are dropped."] if policy == "drop" else [])
+    dropped = ["Messages are dropped because no queue takes them."]
+    assert texts == (dropped if policy == "drop" else [])
 
 
-@pytest.mark.parametrize(("moved", "way"), [(3600.0, "set forward, or"), (-3600.0, "set back")])
+@pytest.mark.parametrize(("moved", "way"), [(3600.0, "set forward (or"), (-3600.0, "set back")])
 def test_a_clock_that_was_set_is_told(service: FakeService, moved: float, way: str) -> None:
     service.signs = Signs(clock_moved_seconds=moved)
 
