@@ -247,7 +247,7 @@ def test_a_gap_that_is_closed_stays_as_it_is_while_the_feed_goes_on(
     assert gaps(database) == [(1, "start", 5, 0, 0, 0, 0, 6)]
 
 
-@pytest.mark.parametrize("opened_at", [7])
+@pytest.mark.parametrize("opened_at", [5, 7])
 def test_the_next_gap_is_another_one_even_if_it_began_at_the_same_instant(
     database: Database, outbox: Outbox, opened_at: int
 ) -> None:
