@@ -3,12 +3,9 @@
 import threading
 import time
 
-import pytest
-
 from replicator.domain.feed_element import Change
 from replicator.domain.items import FeedBatch, FeedOpened
 from replicator.domain.model import Outcomes
-from replicator.store import inbox as inbox_module
 from replicator.store.inbox import Inbox, Work
 from tests.support.wait import wait_until
 
@@ -111,26 +108,45 @@ def test_many_outcomes_do_not_wait() -> None:
     assert len(inbox.gather(timeout=30).outcomes) == 1
 
 
-def test_outcomes_go_with_every_eighth_step_that_has_items() -> None:
+def test_outcomes_go_with_the_next_step_that_has_items() -> None:
     inbox = Inbox()
-    settled = []
-    for number in range(16):
+    for number in range(3):
         inbox.put(batch(number))
         inbox.report(Outcomes([number]))
-        settled.append(len(inbox.gather(timeout=0).outcomes))
+        work = inbox.gather(timeout=60)
+        assert (len(work.items), work.outcomes) == (1, [Outcomes([number])])
 
-    assert settled == [0, 0, 0, 0, 0, 0, 0, 8] * 2
 
-
-def test_many_outcomes_go_with_the_next_step_and_so_do_the_last() -> None:
+def test_outcomes_come_in_the_order_in_which_they_were_reported_and_once() -> None:
     inbox = Inbox()
-    inbox.put(batch())
-    inbox.report(Outcomes(range(2000)))
-    assert len(inbox.gather(timeout=0).outcomes) == 1
-    inbox.put(batch())
-    inbox.report(Outcomes([2000]))
-    inbox.close()
-    assert len(inbox.gather(timeout=0).outcomes) == 1
+    reports = [Outcomes([1]), Outcomes(reading=2), Outcomes([3])]
+    for report in reports:
+        inbox.report(report)
+
+    assert inbox.take_outcomes() == reports
+    assert inbox.take_outcomes() == []
+    assert not inbox.gather(timeout=0)
+
+
+def test_a_publisher_that_asks_for_a_reading_does_not_wait_for_company() -> None:
+    inbox = Inbox()
+    inbox.report(Outcomes([1]))
+    inbox.report(Outcomes(reading=1))
+
+    assert inbox.gather(timeout=60).outcomes == [Outcomes([1]), Outcomes(reading=1)]
+    inbox.report(Outcomes([2]))
+    assert inbox.gather(timeout=0.01).outcomes == [Outcomes([2])]
+
+
+def test_outcomes_that_were_taken_do_not_count_as_many() -> None:
+    inbox = Inbox()
+    inbox.report(Outcomes(range(1999)))
+    inbox.take_outcomes()
+    inbox.report(Outcomes([1]))
+    started = time.monotonic()
+    inbox.gather(timeout=0.02)
+
+    assert time.monotonic() - started >= 0.02
 
 
 def test_items_wait_for_company_where_there_is_no_hurry() -> None:
@@ -144,34 +160,6 @@ def test_items_wait_for_company_where_there_is_no_hurry() -> None:
     inbox.put(batch())
     inbox.close()
     assert len(inbox.gather(timeout=60, is_hurried=False).items) == 1
-
-
-def test_behind_a_backlog_a_reader_comes_back_a_moment_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its server is asked less often then, and makes one answer of what comes meanwhile."""
-    monkeypatch.setattr(inbox_module, "_BEHIND_SECONDS", 60.0)
-    inbox = Inbox()
-    inbox.gather(timeout=0, is_hurried=False)
-    inbox.put(FeedOpened(1, "T", "id", 0))
-    inbox.put(batch(1, MIB))
-    behind: list[bool] = []
-    reader = threading.Thread(target=lambda: behind.append(inbox.put(batch(2))), daemon=True)
-    reader.start()
-    wait_until(lambda: len(inbox._items) == 3)
-    time.sleep(0.05)
-    assert behind == [], "a small batch waits, and nothing else"
-    assert len(inbox.gather(timeout=0, is_hurried=True).items) == 3
-    reader.join(10)
-    assert behind == [True]
-
-    inbox.gather(timeout=0, is_hurried=False)
-    reader = threading.Thread(target=lambda: behind.append(inbox.put(batch(3))), daemon=True)
-    reader.start()
-    wait_until(lambda: len(inbox._items) == 1)
-    inbox.close()
-    reader.join(10)
-    assert behind == [True, True]
 
 
 def test_a_share_that_comes_ends_the_waiting() -> None:
@@ -224,209 +212,18 @@ def test_waiting_for_the_drain_ends_as_soon_as_it_is_done() -> None:
     assert results == [True]
 
 
-class Waiting:
-    """A store's thread that waits for work, and keeps what it gathers."""
-
-    def __init__(self, inbox: Inbox, *, timeout: float = 20, is_hurried: bool = True) -> None:
-        self.gathered: list[Work] = []
-        self._inbox = inbox
-        self.thread = threading.Thread(
-            target=lambda: self.gathered.append(
-                inbox.gather(timeout=timeout, is_hurried=is_hurried)
-            ),
-            daemon=True,
-        )
-        self.thread.start()
-        wait_until(lambda: inbox._is_waiting)
-
-    def stop(self) -> list[int]:
-        """Let it gather what there is; returns the feeds of the items."""
-        self._inbox.poke()
-        self.thread.join(20)
-        (work,) = self.gathered
-        return [item.feed_id for item in work.items if isinstance(item, FeedBatch)]
-
-
-def stepping(inbox: Inbox, *, is_done: bool = True) -> list[Work]:
-    """Let an inbox lend turns; returns what is done with them."""
-    steps: list[Work] = []
-
-    def step(work: Work) -> bool:
-        steps.append(work)
-        return is_done
-
-    inbox.lend_turns(step)
-    return steps
-
-
-def test_who_puts_a_batch_does_its_step_while_the_store_waits() -> None:
-    inbox = Inbox()
-    steps = stepping(inbox)
-    store = Waiting(inbox)
-    assert inbox.put(batch(1))
-    assert [work.items for work in steps] == [[batch(1)]]
-    assert inbox.put(batch(2))
-
-    assert len(steps) == 2
-    assert store.stop() == []
-
-
-def test_no_turn_is_lent_for_what_is_large_or_no_batch_nor_past_what_waits() -> None:
-    inbox = Inbox()
-    steps = stepping(inbox)
-    inbox.put(batch(1))
-    inbox.hold(is_held=True)
-    store = Waiting(inbox)
-    inbox.put(batch(2))
-    assert steps == []
-    inbox.hold(is_held=False)
-    store.thread.join(20)
-    store = Waiting(inbox)
-    inbox.put(batch(3, MIB))
-    assert store.stop() == [3]
-    store = Waiting(inbox)
-    inbox.put(FeedOpened(1, "T", "id", 0))
-    store.thread.join(20)
-    store = Waiting(inbox, is_hurried=False)
-    inbox.put(batch(4))
-
-    assert store.stop() == [4]
-    assert steps == []
-
-
-def test_no_turn_is_lent_to_two_at_once_and_the_store_waits_for_it() -> None:
-    inbox = Inbox()
-    is_in_step, may_end = threading.Event(), threading.Event()
-
-    def step(_work: Work) -> bool:
-        is_in_step.set()
-        return may_end.wait(20)
-
-    inbox.lend_turns(step)
-    store = Waiting(inbox, timeout=1)
-    reader = threading.Thread(target=lambda: inbox.put(batch(1)), daemon=True)
-    reader.start()
-    assert is_in_step.wait(20)
-    assert inbox.put(batch(2))
-    time.sleep(1.2)  # longer than the store wanted to wait
-    assert store.gathered == []
-    assert not inbox.wait_until_drained(0)
-    may_end.set()
-    reader.join(20)
-    store.thread.join(20)
-
-    assert [work.items for work in store.gathered] == [[batch(2)]]
-
-
-def test_what_could_not_be_done_goes_to_the_store_in_its_old_place() -> None:
-    inbox = Inbox()
-    inbox.lend_turns(lambda _work: inbox.put(batch(2)) is None)
-    store = Waiting(inbox)
-    reports = [Outcomes([number]) for number in range(9)]
-    for report in reports[:8]:
-        inbox.report(report)
-    inbox._steps_without_settling = 7
-    inbox.put(batch(1))
-    store.thread.join(20)
-    (work,) = store.gathered
-
-    assert [item.feed_id for item in work.items if isinstance(item, FeedBatch)] == [1, 2]
-    inbox.report(reports[8])
-    assert [*work.outcomes, *inbox.take_outcomes()] == reports
-    assert inbox._settled == 0
-
-
-def test_what_failed_by_a_defect_is_not_done_again() -> None:
-    inbox = Inbox()
-
-    def step(_work: Work) -> bool:
-        raise ZeroDivisionError
-
-    inbox.lend_turns(step)
-    store = Waiting(inbox)
-    with pytest.raises(ZeroDivisionError):
-        inbox.put(batch(1))
-
-    assert store.stop() == []
-
-
-def test_the_store_looks_again_as_soon_as_who_has_its_turn_expects_it_to() -> None:
-    inbox = Inbox()
-
-    def step(_work: Work) -> bool:
-        inbox.expect(within=0.01, is_hurried=True)
-        return True
-
-    inbox.lend_turns(step)
-    store = Waiting(inbox, timeout=20)
-    began = time.monotonic()
-    inbox.put(batch(1))
-    store.thread.join(20)
-
-    assert store.gathered == [Work([], [])]
-    assert time.monotonic() - began < 10
-
-
-def test_the_store_is_left_alone_while_steps_are_done_for_it_but_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(inbox_module, "_MOST_SECONDS_LENT", 3.0)
-    inbox = Inbox()
-
-    def step(_work: Work) -> bool:
-        inbox.expect(within=1, is_hurried=True)
-        return True
-
-    inbox.lend_turns(step)
-    began = time.monotonic()
-    store = Waiting(inbox, timeout=1)
-    while store.gathered == [] and time.monotonic() - began < 20:
-        inbox.put(batch())
-        time.sleep(0.01)
-    took = time.monotonic() - began
-    store.stop()
-
-    assert 2 < took < 15
-
-
-def test_a_step_that_takes_longer_than_the_store_wanted_to_wait_does_not_put_it_off() -> None:
-    inbox = Inbox()
-
-    def step(_work: Work) -> bool:
-        time.sleep(1.2)
-        inbox.expect(within=20, is_hurried=True)
-        return True
-
-    inbox.lend_turns(step)
-    store = Waiting(inbox, timeout=1)
-    inbox.put(batch())
-    store.thread.join(10)
-
-    assert store.gathered == [Work([], [])]
-
-
 def test_many_who_put_at_once_lose_nothing_and_keep_their_order() -> None:
     inbox = Inbox()
     done: list[Work] = []
-    at_work: list[int] = []
-
-    def step(work: Work) -> bool:
-        at_work.append(1)
-        done.append(work)
-        time.sleep(0)
-        assert len(at_work) == 1, "two at once"
-        at_work.pop()
-        return True
-
-    inbox.lend_turns(step)
 
     def run_store() -> None:
         while not inbox.is_drained:
-            step(inbox.gather(timeout=0.001))
+            done.append(inbox.gather(timeout=0.001))
 
     def read(feed_id: int) -> None:
         for at in range(400):
-            inbox.put(FeedBatch(feed_id, [Change(type="add")], 10, at))
+            # Large enough that they wait for room again and again.
+            inbox.put(FeedBatch(feed_id, [Change(type="add")], MIB // 2, at))
 
     readers = [threading.Thread(target=read, args=(n,), daemon=True) for n in range(3)]
     store = threading.Thread(target=run_store, daemon=True)
@@ -440,4 +237,3 @@ def test_many_who_put_at_once_lose_nothing_and_keep_their_order() -> None:
 
     for feed_id in range(3):
         assert [item.at for item in items if item.feed_id == feed_id] == list(range(400))
-    assert at_work == []

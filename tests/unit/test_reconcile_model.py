@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from replicator.domain.feed_element import Change, key_reader
+from replicator.domain.index import IndexDraft, RowIds
 from replicator.domain.model import Known, Op, Origin
 from replicator.domain.reconcile import Draft, SnapshotRules, TableRules, deletes, reconcile
 from replicator.domain.seen_rows import SeenRows
@@ -30,7 +31,7 @@ class TableAndCopy(RuleBasedStateMachine):
         self.table: dict[int, int] = {}
         self.index: dict[str, Known] = {}
         self.copy: dict[int, int] = {}
-        self.next_row_id = 1
+        self.row_ids = RowIds(1)
         self.rules = TableRules("id", keep_documents=kept)
         self.unread: list[int] | None = None  # keys that the snapshot has not read yet
         self.seen = SeenRows()
@@ -94,10 +95,13 @@ class TableAndCopy(RuleBasedStateMachine):
     @rule(many=st.integers(1, 3))
     def sweep_a_page(self, many: int) -> None:
         rows = sorted(item for item in self.index.items() if item[0] > self.swept_to)[:many]
-        unseen = [item for item in rows if item[1].row_id not in self.seen]
-        drafts, gone = deletes(unseen, rules=self.rules)
-        self.index = {k: row for k, row in self.index.items() if row.row_id not in set(gone)}
-        self._publish(drafts)
+        unseen = {key: row for key, row in rows if row.row_id not in self.seen}
+        draft = IndexDraft(self.row_ids)
+        draft.know((), unseen)
+        for key in unseen:
+            draft.remove(key)
+        self._write(draft)
+        self._publish(deletes(unseen.items(), rules=self.rules))
         if len(rows) == many:
             self.swept_to = rows[-1][0]
             return
@@ -107,36 +111,52 @@ class TableAndCopy(RuleBasedStateMachine):
         assert self.copy == self.table
         self.changed.clear()
 
-    @rule()
-    def capture(self) -> None:
-        self._capture()
+    @rule(many=st.integers(1, 4), reads_along=st.booleans())
+    def capture(self, many: int, reads_along: bool) -> None:  # noqa: FBT001 -- as above
+        self._capture(many, reads_along=reads_along)
 
-    def _capture(self) -> None:
-        batch, self.batch = self.batch, []
+    def _capture(self, many: int = 8, *, reads_along: bool = False) -> None:
+        """Do one step, in which the elements come in batches of this length."""
+        elements, self.batch = self.batch, []
+        draft = IndexDraft(self.row_ids)
+        for start in range(0, len(elements), many):
+            self._decide(elements[start : start + many], draft, reads_along=reads_along)
+        self._write(draft)
+
+    def _decide(self, batch: list[Change], draft: IndexDraft, *, reads_along: bool) -> None:
         keys = [READ_KEY(c.old_val if c.type == "remove" else c.new_val) for c in batch]
+        # What is known stays known until the step is written.
+        unknown = draft.unknown(keys)
+        assert len(unknown) == len(set(unknown))
+        found = {key: row for key, row in self.index.items() if key in unknown or reads_along}
+        draft.know(unknown, found)
         is_comparing = self.unread is not None
         origin = Origin.RESYNC if self.was_complete else Origin.SNAPSHOT
         plan = reconcile(
             batch,
             keys,
-            {key: self.index[key] for key in keys if key in self.index},
+            draft,
             rules=self.rules,
             snapshot=SnapshotRules(origin) if is_comparing else None,
-            next_row_id=self.next_row_id,
         )
-        by_id = {row.row_id: key for key, row in self.index.items()}
-        for row_id in plan.deleted:
-            del self.index[by_id[row_id]]
-        for key, row in plan.updated.items():
-            assert by_id[row.row_id] == key
-            self.index[key] = row
-        assert not set(plan.inserted) & set(self.index), "a key may have one row only"
-        self.index.update(plan.inserted)
-        self.next_row_id = plan.next_row_id
-        assert all(row.row_id < self.next_row_id for row in self.index.values())
         for row_id in plan.seen if is_comparing else ():
             self.seen.add(row_id)
         self._publish(plan.drafts)
+
+    def _write(self, draft: IndexDraft) -> None:
+        change = draft.change()
+        by_id = {row.row_id: key for key, row in self.index.items()}
+        for row_id in change.deleted:
+            del self.index[by_id[row_id]]
+        for key, row in change.updated.items():
+            assert by_id[row.row_id] == key
+            self.index[key] = row
+        assert not set(change.inserted) & set(self.index), "a key may have one row only"
+        self.index.update(change.inserted)
+        ids = [row.row_id for row in self.index.values()]
+        assert len(ids) == len(set(ids)), "an id may have one row only"
+        assert all(row_id < self.row_ids.next_id for row_id in ids)
+        assert not change.forgets_deleted
 
     @precondition(lambda self: self.is_open)
     @rule()

@@ -272,7 +272,7 @@ class SqliteOutbox:
 
     def _save_gap(self, feed_id: int, before: Gap | None, gap: Gap) -> None:
         repairs = (gap.created, gap.updated, gap.deleted, gap.skipped)
-        if before is not None and before.opened_at == gap.opened_at:
+        if before is not None and before.closed_at is None:
             values: tuple[object, ...] = (*repairs, gap.closed_at, feed_id)
             self._connection.execute(sql.SAVE_GAP, values)
         else:

@@ -1,0 +1,64 @@
+"""The connection of an SQLite outbox, on which a statement can be made to fail."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+class Failure:
+    """A statement that is to fail: the one with this number, counted from 1, or None."""
+
+    def __init__(self, statement: int | None, code: int, kind: type[BaseException]) -> None:
+        self.statements = 0
+        self.has_happened = False
+        self._statement = statement
+        self._code = code
+        self._kind = kind
+
+    def count(self) -> None:
+        self.statements += 1
+        if self.statements == self._statement:
+            self.has_happened = True
+            error = self._kind("it broke")
+            if isinstance(error, sqlite3.Error):
+                error.sqlite_errorcode = self._code
+            raise error
+
+
+class FailingConnection:
+    """Counts the statements of a connection, and lets one fail before it does anything."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._failure: Failure | None = None
+
+    @contextmanager
+    def failing(
+        self,
+        statement: int | None,
+        *,
+        code: int = sqlite3.SQLITE_FULL,
+        kind: type[BaseException] = sqlite3.OperationalError,
+    ) -> Iterator[Failure]:
+        """Let the Nth statement within the block fail; None to count only."""
+        self._failure = Failure(statement, code, kind)
+        try:
+            yield self._failure
+        finally:
+            self._failure = None
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        self._count()
+        return self._connection.execute(statement, values)
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[object]]) -> sqlite3.Cursor:
+        self._count()
+        return self._connection.executemany(statement, rows)
+
+    def _count(self) -> None:
+        if self._failure is not None:
+            self._failure.count()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
