@@ -55,11 +55,6 @@ class Step(NamedTuple):
     feeds: Sequence[tuple[Feed, Feed]] = ()  # as last committed, and as they are to be kept
     outcomes: Sequence[Outcomes] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has to be written."""
-        return not (self.entries or self.index_changes or self.feeds or self.outcomes)
-
 
 class Committed(NamedTuple):
     """What a commit found."""

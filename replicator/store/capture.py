@@ -91,8 +91,9 @@ class Capture:
     @property
     def memory(self) -> Memory:
         """What the store knows once the step is committed."""
-        saved = {each: self._feeds[each] for each in self._to_save if each in self._feeds}
-        kept = {each: feed for each, feed in (self._kept | saved).items() if each in self._feeds}
+        kept = self._kept | {each: self._feeds[each] for each in self._to_save.keys() - self._ended}
+        for feed_id in self._ended:
+            kept.pop(feed_id, None)
         return Memory(self._feeds, kept, self._last_entry, self._row_ids.next_id)
 
     def handle(self, item: Item) -> None:
