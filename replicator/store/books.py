@@ -39,12 +39,11 @@ class Books:
     ) -> None:
         """Count what one commit did."""
         metrics = self._metrics
-        last_entry = capture.memory.last_entry
         for feed in capture.found:
             self._closed.found(str(feed.name))
             self._shown_states = {}  # its series begin anew, also where its feed stays as it is
         for feed in capture.dropped:
-            self._closed.closed(str(feed.name), last_entry)
+            self._closed.closed(str(feed.name), capture.last_entry)
         for (name, *labels), count in capture.tally.items():
             self._counters[name].labels(*labels).inc(count)
         settled = sum(len(each.settled) for each in outcomes)

@@ -66,7 +66,7 @@ class Capture:
         self._feeds = dict(memory.feeds)
         self._kept = dict(memory.kept)
         self._ended: dict[int, Feed] = {}
-        self._last_entry = memory.last_entry
+        self.last_entry = memory.last_entry  # the highest number that was given out
         self._row_ids = RowIds(memory.next_row_id)
         self._index: dict[int, IndexDraft] = {}
         self._to_save: dict[int, None] = {}  # a set that keeps its order
@@ -82,7 +82,7 @@ class Capture:
         after = self._feeds | self._ended
         return Step(
             self.entries,
-            self._last_entry,
+            self.last_entry,
             {feed_id: draft.change() for feed_id, draft in self._index.items()},
             [(self._kept[feed_id], after[feed_id]) for feed_id in self._to_save],
             outcomes,
@@ -94,7 +94,7 @@ class Capture:
         kept = self._kept | {each: self._feeds[each] for each in self._to_save.keys() - self._ended}
         for feed_id in self._ended:
             kept.pop(feed_id, None)
-        return Memory(self._feeds, kept, self._last_entry, self._row_ids.next_id)
+        return Memory(self._feeds, kept, self.last_entry, self._row_ids.next_id)
 
     def handle(self, item: Item) -> None:
         """Decide what one item means."""
@@ -242,9 +242,9 @@ class Capture:
         """Give drafts their numbers; save the feed's progress when there is reason to."""
         new = [
             Entry(number, feed.id, draft.key, draft.op, draft.origin, draft.body, at)
-            for number, draft in enumerate(drafts, self._last_entry + 1)
+            for number, draft in enumerate(drafts, self.last_entry + 1)
         ]
-        self._last_entry += len(new)
+        self.last_entry += len(new)
         if (seal := feed.rules.seal) is not None:
             new = [replace(entry, body=seal(entry)) for entry in new]
         self.entries += new
