@@ -14,11 +14,10 @@ from replicator.composition import rabbitmq_broker, rethinkdb_server
 from replicator.config import Settings
 from replicator.domain.model import Op, TableName
 from replicator.domain.routing import is_matched
+from replicator.domain.words import size
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
-from replicator.outbox.sqlite.check import OutboxFacts, check_outbox, wanted_schema
-from replicator.outbox.sqlite.privacy import REMEDY
+from replicator.outbox.opening import open_database
 from replicator.publisher import check as publisher
-from replicator.publisher.broker import Queue
 from replicator.source import check as source
 from replicator.source.changefeed import FieldRules
 
@@ -49,11 +48,6 @@ class Finding(NamedTuple):
     message: str
     hint: str | None = None
     permanent: bool = False
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("check", epilog="Example: replicator check --config replicator.toml")(check)
 
 
 def check(  # noqa: PLR0913 -- an argument for each option
@@ -95,9 +89,7 @@ def check(  # noqa: PLR0913 -- an argument for each option
 def _print(finding: Finding) -> None:
     mark = ("ok    ", "green") if finding.ok else ("wrong ", "bold red")
     hint = f" — {finding.hint}" if finding.hint else ""
-    output.console().print(
-        Text.assemble(mark, (f"{finding.part}: ", "bold"), finding.message + hint), soft_wrap=True
-    )
+    output.say(Text.assemble(mark, (f"{finding.part}: ", "bold"), finding.message + hint))
     sys.stdout.flush()
 
 
@@ -106,9 +98,9 @@ def _failure(part: str, err: ReplicatorError) -> Finding:
     return Finding(part, ok=False, message=str(err), hint=err.hint, permanent=is_permanent)
 
 
-def _attempt(part: str, look: Callable[[], str]) -> Finding:
+def _attempt(part: str, look: Callable[..., str], *at: Any) -> Finding:
     try:
-        return Finding(part, ok=True, message=look())
+        return Finding(part, ok=True, message=look(*at))
     except ReplicatorError as err:
         return _failure(part, err)
 
@@ -125,13 +117,12 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("settings", ok=True, message=f"complete; tables: {names}")
     else:
         yield _failure(
-            "settings",
-            SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE"),
+            "settings", SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
         )
     found: list[TableName] = []
     yield from _source(settings, found)
     yield from _broker(settings, found)
-    yield _attempt("outbox", lambda: _outbox_words(check_outbox(settings.outbox.url)))
+    yield _attempt("outbox", _outbox_words, settings.outbox.url)
 
 
 def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
@@ -153,7 +144,7 @@ def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
                 found += [name for name in tables if name not in found]
                 yield Finding(f"tables {database}.*", ok=True, message=_tables_words(tables))
             for name in found:
-                yield _attempt(f"table {name}", _table_look(rethinkdb, name, settings))
+                yield _attempt(f"table {name}", _table_words, rethinkdb, name, settings)
     except ReplicatorError as err:
         yield _failure("rethinkdb", err)
 
@@ -164,14 +155,12 @@ def _tables_words(names: Sequence[TableName]) -> str:
     return f"{len(names)} now: {', '.join(name.table for name in names)}"
 
 
-def _table_look(
-    rethinkdb: source.SourceCheck, name: TableName, settings: Settings
-) -> Callable[[], str]:
+def _table_words(rethinkdb: source.SourceCheck, name: TableName, settings: Settings) -> str:
     table = settings.table(name)
     fields = FieldRules()
     if table is not None:
         fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
-    return lambda: f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
+    return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
 
 
 def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]:
@@ -184,23 +173,15 @@ def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]
                 "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.safe_url}"
             )
             for exchange in settings.exchanges:
-                yield _attempt(
-                    f"exchange {exchange}",
-                    lambda exchange=exchange: rabbitmq.exchange(
-                        exchange, keys[exchange] or [_ANY_KEY]
-                    ),  # type: ignore[misc]
-                )
+                wanted = keys[exchange] or [_ANY_KEY]
+                yield _attempt(f"exchange {exchange}", rabbitmq.exchange, exchange, wanted)
             yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
-                yield _attempt(f"queue {queue.name}", _queue_look(rabbitmq, queue))
+                yield _attempt(f"queue {queue.name}", rabbitmq.queue, queue)
     except ReplicatorError as err:
         yield _failure("rabbitmq", err)
         return
     yield _bindings(settings, keys)
-
-
-def _queue_look(rabbitmq: publisher.BrokerCheck, queue: Queue) -> Callable[[], str]:
-    return lambda: rabbitmq.queue(queue)
 
 
 def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, list[str]]:
@@ -258,19 +239,17 @@ def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[st
     )
 
 
-def _outbox_words(facts: OutboxFacts) -> str:
-    room = f"{output.human_bytes(facts.free_bytes)} free"
-    if facts.exposures:
-        room += f"; it is open to others: {', '.join(facts.exposures)}: {REMEDY}"
-    if not facts.exists:
-        return f"{facts.path} does not exist yet: `replicator run` creates it; {room}"
-    words = f"{facts.path} can be written"
-    if facts.is_current:
-        words += f", schema {facts.schema}"
-    else:
-        words += (
-            f", schema {facts.schema or 'none'}: `replicator run` brings it to {wanted_schema()}"
-        )
-    holder = facts.holder
-    words += f", in use by process {holder}" if holder is not None else ", not in use"
-    return f"{words}; {room}"
+def _outbox_words(url: str) -> str:
+    database = open_database(url)
+    found = database.check()
+    room = f"{size(found.free_bytes)} free"
+    if found.exposure is not None:
+        exposed, remedy = ", ".join(found.exposure.found), found.exposure.remedy
+        room += f"; it is open to others: {exposed}: {remedy}"
+    if not found.exists:
+        return f"{database.place} does not exist yet: `replicator run` creates it; {room}"
+    schema = f"schema {found.schema or 'none'}"
+    if found.schema != found.wanted_schema:
+        schema += f": `replicator run` brings it to {found.wanted_schema}"
+    use = "not in use" if found.user is None else f"in use by process {found.user}"
+    return f"{database.place} can be written, {schema}, {use}; {room}"

@@ -8,11 +8,6 @@ from replicator.cli import options
 from replicator.errors import SandboxMissing
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("demo", epilog="Example: replicator demo --seconds 30 --rate 500")(demo)
-
-
 def demo(
     *,
     seconds: Annotated[

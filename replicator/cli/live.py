@@ -5,16 +5,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from replicator.cli.output import Facts
 from replicator.config import HostPort
 
 _ANSWER_SECONDS: Final = 2.0
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, not bound
-
-Facts = dict[str, Any]
 
 
 def live_facts(listen: HostPort | None) -> Facts | None:

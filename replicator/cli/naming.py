@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -11,23 +11,26 @@ import typer
 from replicator.cli import output
 from replicator.config import load_settings
 from replicator.errors import EntryUnknown, ReplicatorError
-from replicator.operators import listing as inspect
+from replicator.operators import listing
 from replicator.operators.listing import Selection
+from replicator.outbox.opening import open_database
+from replicator.outbox.port import Database
 
-_MOST_DIGITS: Final = 19
-_MOST_OFFERED: Final = 50
+_MAX_NUMBER: Final = 2**63 - 1
+_MAX_DIGITS: Final = 19
+_MAX_OFFERED: Final = 50
 
 
-def entry_numbers(url: str, names: Sequence[str]) -> list[int]:
+def entry_numbers(database: Database, names: Sequence[str]) -> list[int]:
     """Return the numbers of entries that are named by number or by message id.
 
     Raises:
         EntryUnknown: a message id is of another outbox.
         typer.BadParameter: it is neither.
-        OutboxMissing, OutboxOutdated, OutboxTooNew, OutboxUnusable, OutboxUnavailable: as they say.
+        see `Database.reading` for the rest.
     """
-    with inspect.reading(url) as connection:
-        ours = inspect.outbox_id(connection)
+    with database.reading() as connection:
+        ours = listing.outbox_id(connection)
     return [_entry_number(name, ours) for name in names]
 
 
@@ -37,67 +40,10 @@ def _entry_number(name: str, ours: str | None) -> int:
         raise EntryUnknown(
             f"the message {name} is from another outbox", hint="name the outbox with --outbox"
         )
-    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
-    if not is_number or int(digits) >= 2**63:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
+    if not is_number or int(digits) > _MAX_NUMBER:
         raise typer.BadParameter(f"{name!r} is not the number of an entry")
     return int(digits)
-
-
-def _completed(context: Any, *, incomplete: str, what: str) -> Iterator[str]:
-    """Return what the outbox has of it. A shell shows no error: there is nothing to complete."""
-    flags = {"outbox.url": context.params.get("outbox")}
-    try:
-        settings = load_settings(context.params.get("config"), flags, require_tables=False)
-        with inspect.reading(settings.outbox.url) as connection:
-            if what == "table":
-                found = [str(feed.name) for feed in inspect.list_feeds(connection)]
-            else:
-                rows = inspect.list_entries(
-                    connection, Selection(what or None), limit=_MOST_OFFERED * 20
-                )
-                found = [str(row.id) for row in rows]
-    except ReplicatorError:
-        return iter(())
-    matching = (each for each in found if each.startswith(incomplete))
-    return itertools.islice(matching, _MOST_OFFERED)
-
-
-def complete_table(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a table that the outbox has a feed of."""
-    return list(_completed(ctx, incomplete=incomplete, what="table"))
-
-
-def complete_entry(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest entries."""
-    return list(_completed(ctx, incomplete=incomplete, what=""))
-
-
-def complete_parked(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest parked entries."""
-    return list(_completed(ctx, incomplete=incomplete, what="parked"))
-
-
-def complete_pending(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest pending entries."""
-    return list(_completed(ctx, incomplete=incomplete, what="pending"))
-
-
-OfTable = Annotated[
-    str | None,
-    typer.Option(
-        "--table", metavar="DB.TABLE", help="Only this table.", autocompletion=complete_table
-    ),
-]
-
-
-class State(StrEnum):
-    """The states of an entry."""
-
-    PENDING = "pending"
-    PARKED = "parked"
-
-
-OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
 
 
 def ask(question: str) -> None:
@@ -113,4 +59,72 @@ def ask(question: str) -> None:
         raise typer.Exit(1)
 
 
-IsDry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+# Completion. A shell shows no error: where there is one, there is nothing to complete.
+
+_Complete = Callable[[typer.Context, str], list[str]]
+
+
+def _completer(find: Callable[[Any], Iterator[object]]) -> _Complete:
+    """Return what completes a word with what an outbox has, from its connection."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        flags = {"outbox.url": ctx.params.get("outbox")}
+        try:
+            settings = load_settings(ctx.params.get("config"), flags, require_tables=False)
+            with open_database(settings.outbox.url).reading() as connection:
+                found = [str(each) for each in find(connection)]
+        except ReplicatorError:
+            return []
+        matching = (each for each in found if each.startswith(incomplete))
+        return list(itertools.islice(matching, _MAX_OFFERED))
+
+    return complete
+
+
+def _entries_of(state: str | None) -> _Complete:
+    """Return what completes the number of one of the oldest entries."""
+    return _completer(
+        lambda connection: (
+            row.id
+            for row in listing.list_entries(connection, Selection(state), limit=_MAX_OFFERED * 20)
+        )
+    )
+
+
+_complete_table: Final = _completer(
+    lambda connection: (feed.name for feed in listing.list_feeds(connection))
+)
+
+
+# Arguments and options.
+
+
+class State(StrEnum):
+    """The states of an entry."""
+
+    PENDING = "pending"
+    PARKED = "parked"
+
+
+Table = Annotated[
+    str,
+    typer.Argument(metavar="TABLE", help="DATABASE.TABLE", autocompletion=_complete_table),
+]
+OfTable = Annotated[
+    str | None,
+    typer.Option(
+        "--table", metavar="DB.TABLE", help="Only this table.", autocompletion=_complete_table
+    ),
+]
+OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
+OfKey = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Only this document: its primary key."),
+]
+After = Annotated[str, typer.Option("--after", metavar="ID", help="Show entries after ID.")]
+
+
+def entries(metavar: str, state: str | None = None) -> Any:
+    """Return the argument that names entries, best those in this state."""
+    help_text = "An entry's number, or a message id."
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=_entries_of(state))

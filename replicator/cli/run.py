@@ -15,11 +15,6 @@ _LogFormat = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("run", epilog="Example: replicator run --table change_example.mytable")(run)
-
-
 def run(  # noqa: PLR0913 -- an argument for each option
     *,
     table: options.Tables = None,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.operators import entries as change_entries
+from replicator.operators import entries
 from replicator.operators.feeds import request_resync
 from replicator.outbox.schema import metadata
 from tests.faults.fuzzing import fuzz
@@ -63,10 +63,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made.step(made.closed(Cause.OVERFLOW), made.opened(), made.batch(initial(A2)), made.ready())
         made.step(outcomes=[Outcomes(parked=[Failure(2, "too_large", "it is too large")])])
         made.step(made.closed(Cause.DISCONNECT))
-        url = f"sqlite:///{made.path}"
-        request_resync(url, "db.t")
-        change_entries.park(url, [1, 3])
-        change_entries.redrive(url, [1, 3])
+        request_resync(made.database, "db.t")
+        entries.park(made.database, [1, 3])
+        entries.redrive(made.database, [1, 3])
     return directory / "outbox.db"
 
 

@@ -12,7 +12,7 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.lock import exclusively
 from tests.support.command import Command, Done, command_line
 from tests.support.outbox import outbox
 from tests.support.ports import free_port
@@ -85,7 +85,7 @@ def test_what_exists_is_looked_at_and_no_message_is_published(
         "REPLICATOR_RABBITMQ__QUEUES",
         '[{"name": "all", "type": "classic"}, {"name": "new"}]',
     )
-    with outbox(tmp_path) as box, OutboxLock(box.path):
+    with outbox(tmp_path) as box, exclusively(box.path):
         done = cli("check", "--json")
 
     assert (done.status, wrong(done)) == (0, {})
