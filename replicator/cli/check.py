@@ -116,9 +116,8 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         names = ", ".join(table.name for table in settings.tables)
         yield Finding("settings", ok=True, message=f"complete; tables: {names}")
     else:
-        yield _failure(
-            "settings", SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
-        )
+        missing = SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
+        yield _failure("settings", missing)
     found: list[TableName] = []
     yield from _source(settings, found)
     yield from _broker(settings, found)

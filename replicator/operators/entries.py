@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from replicator.domain.envelope import NULL, new_document
 from replicator.domain.index import DELETED
-from replicator.domain.reconcile import digest
 from replicator.domain.ranges import runs
+from replicator.domain.reconcile import digest
 from replicator.operators.listing import (
     EntryRow,
     Selection,

@@ -19,8 +19,6 @@ from replicator.errors import (
 from replicator.outbox.opening import open_database
 from replicator.outbox.sqlite import connection as engine_module
 from replicator.outbox.sqlite.connection import (
-    data_version,
-    give_back_space,
     open_engine,
     open_reader,
     translated,
@@ -189,35 +187,6 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
         raise OperationalError("statement", {}, error) if is_wrapped else error
 
     assert caught.value.__cause__ is not None
-
-
-def test_freed_space_is_given_back_in_steps(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO bytes (b) VALUES (zeroblob(4000))"), [{}] * 100)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM bytes")
-    with engine.begin() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        left = give_back_space(connection, 10)
-        assert connection.exec_driver_sql("PRAGMA page_count").scalar_one() <= pages - 10
-        assert left > 0
-        assert give_back_space(connection, 1000) == 0
-        assert connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == 0
-        assert give_back_space(connection, 10) == 0
-
-
-def test_only_another_connections_change_is_noticed(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.connect() as connection:
-        before = data_version(connection)
-        connection.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        connection.commit()
-        assert data_version(connection) == before
-        connection.rollback()
-        with engine.begin() as other:
-            other.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        assert data_version(connection) != before
 
 
 # The lock.

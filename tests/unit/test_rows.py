@@ -12,7 +12,7 @@ from replicator.domain.envelope import key_document
 from replicator.domain.feed_element import decode_response, key_reader
 from replicator.domain.model import Count, Instant
 from replicator.errors import OutboxUnusable
-from replicator.outbox.feeds import read_name
+from replicator.outbox import feeds
 from replicator.outbox.opening import open_database
 from replicator.outbox.records import sound, sound_key
 from tests.support.feed_elements import initial
@@ -86,7 +86,7 @@ def test_documents_of_a_primary_key_without_a_name_are_deleted_under_it(tmp_path
 
 
 def test_a_name_that_an_older_version_wrote_is_read_as_it_stands() -> None:
-    assert read_name('"broken') == '"broken'
+    assert feeds._read_name('"broken') == '"broken'
 
 
 def test_half_a_surrogate_pair_in_the_primary_key_s_name_is_found_and_written() -> None:
