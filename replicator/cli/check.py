@@ -1,4 +1,4 @@
-"""``replicator check``: the preflight; touches nothing."""
+"""``replicator check``: tests settings, servers and rights before a start; changes nothing."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,19 +25,19 @@ _UNREACHABLE = 1
 _PERMANENT = 2
 _UNROUTABLE: Final = "replicator_unroutable_total"
 _UNSEEN: Final = (
-    "only the settings were looked at: queues of others cannot be seen, AMQP lists no bindings"
+    "this compares the settings only: AMQP cannot list bindings or the queues of others"
 )
 _HINT_OF_BINDINGS: Final = (
-    "rabbitmqctl list_bindings shows them all; until each key has a queue, "
-    "rabbitmq.on_unroutable = hold keeps the messages"
+    "rabbitmqctl list_bindings shows all bindings; rabbitmq.on_unroutable = hold keeps messages "
+    "until their key has a queue"
 )
-_ANY_KEY: Final = "replicator.check"  # permissions can depend on a key, so it takes one
+_ANY_KEY: Final = "replicator.check"  # topic permissions depend on a key, so one is needed
 _MATCHES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "topic": is_matched,
     "direct": lambda binding, key: binding == key,
     "fanout": lambda _binding, _key: True,
 }
-"""By the type of an exchange: whether a binding takes a routing key."""
+"""By the type of an exchange: returns whether a binding takes a routing key."""
 
 
 class Finding(NamedTuple):
@@ -61,9 +61,10 @@ def check(  # noqa: PLR0913 -- an argument for each option
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
-    """Look whether `replicator run` would work, part by part; changes nothing anywhere.
+    """Test whether `replicator run` would work; changes nothing.
 
-    Exit status: 0 all is well, 1 something cannot be reached, 2 something has to be changed.
+    Prints a line for each part: ok, or what to do. Exit status: 0 all is well, 1 something cannot
+    be reached, 2 something has to be changed.
     """
     flags = {
         "tables": table,
@@ -125,7 +126,7 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
-    """Look at RethinkDB; the tables that would be followed are added to ``found``."""
+    """Test RethinkDB; add the tables that would be replicated to ``found``."""
     found += [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     try:
         with source.connected(rethinkdb_server(settings)) as rethinkdb:
@@ -150,7 +151,7 @@ def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
 
 def _tables_words(names: Sequence[TableName]) -> str:
     if not names:
-        return "there is none yet; each is replicated as soon as it is created"
+        return "none yet; each is replicated as soon as it is created"
     return f"{len(names)} now: {', '.join(name.table for name in names)}"
 
 
@@ -184,7 +185,7 @@ def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]
 
 
 def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, list[str]]:
-    """Return the keys that the service would publish with now, by exchange."""
+    """Return the routing keys that the service would use now, by exchange."""
     keys: dict[str, list[str]] = {exchange: [] for exchange in settings.exchanges}
     for name in found:
         if (table := settings.table(name)) is not None:
@@ -196,34 +197,34 @@ def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, l
 
 
 def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
-    """Say which routing keys no queue of the settings takes, and what cannot be known.
+    """Report which routing keys no queue of the settings takes, and what cannot be known.
 
-    AMQP has no way to list bindings, and the broker looks for them only when it delivers a
-    message: a transaction that is rolled back returns nothing, so there is no trial without one.
-    So this compares the settings with themselves, and says what a running service was told.
+    AMQP cannot list bindings, and the broker looks at them only when it delivers a message (a
+    transaction that is rolled back returns nothing). So this compares the settings, and adds what
+    RabbitMQ has returned to a running service.
     """
     said, is_compared_whole = _compared(settings, keys)
     returned = live_counts(settings.http.listen, _UNROUTABLE)
     lost = {table: count for table, count in (returned or {}).items() if count}
     if lost:
         tables = ", ".join(f"{table} {count:,.0f}" for table, count in sorted(lost.items()))
-        said += f"; the service at {settings.http.listen} had messages that no queue took: {tables}"
+        said += f"; the service at {settings.http.listen} had unroutable messages: {tables}"
     elif returned is not None:
-        said += f"; the service at {settings.http.listen} had no message that no queue took"
+        said += f"; the service at {settings.http.listen} had no unroutable message"
     hint = None if is_compared_whole and not lost else _HINT_OF_BINDINGS
     return Finding("bindings", ok=True, message=said, hint=hint)
 
 
 def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
-    """Compare with ``rabbitmq.queues`` alone; returns words, and whether it takes every key."""
+    """Compare with ``rabbitmq.queues``; returns the words, and whether every key is taken."""
     queues = settings.rabbitmq.queues
     if not queues:
-        return f"rabbitmq.queues declares none, and {_UNSEEN}", False
+        return f"rabbitmq.queues declares no queue; {_UNSEEN}", False
     main = settings.rabbitmq.exchange
     bindings = [binding for queue in queues for binding in queue.bindings]
     matches = _MATCHES.get(settings.rabbitmq.exchange_type)
     if matches is None:
-        return f"not compared on a {settings.rabbitmq.exchange_type} exchange; {_UNSEEN}", False
+        return f"a {settings.rabbitmq.exchange_type} exchange is not compared; {_UNSEEN}", False
     lost = [
         key if exchange == main else f"{key} (exchange {exchange})"
         for exchange, of_it in keys.items()
@@ -233,7 +234,7 @@ def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[st
     if not lost:
         return f"rabbitmq.queues takes every routing key; {_UNSEEN}", True
     return (
-        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be meant; {_UNSEEN}",
+        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be intended; {_UNSEEN}",
         False,
     )
 
@@ -244,11 +245,11 @@ def _outbox_words(url: str) -> str:
     room = f"{size(found.free_bytes)} free"
     if found.exposure is not None:
         exposed, remedy = ", ".join(found.exposure.found), found.exposure.remedy
-        room += f"; it is open to others: {exposed}: {remedy}"
+        room += f"; other users have access: {exposed}: {remedy}"
     if not found.exists:
-        return f"{database.place} does not exist yet: `replicator run` creates it; {room}"
+        return f"{database.place} does not exist yet; `replicator run` creates it; {room}"
     schema = f"schema {found.schema or 'none'}"
     if found.schema != found.wanted_schema:
-        schema += f": `replicator run` brings it to {found.wanted_schema}"
+        schema += f": `replicator run` migrates it to {found.wanted_schema}"
     use = "not in use" if found.user is None else f"in use by process {found.user}"
     return f"{database.place} can be written, {schema}, {use}; {room}"

@@ -37,7 +37,7 @@ def redrive(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Let parked entries be published again; a running service takes them up within seconds.
+    """Make parked entries pending again; a running service publishes them within seconds.
 
     An entry is said to be superseded when its document has another state now: it delivers an old
     state late, which a consumer that compares entry numbers drops, unless the present state waits
@@ -158,7 +158,7 @@ def _ask(found: Sequence[EntryRow]) -> None:
 
 
 def _warn_of_flight(database: Database, done: Iterable[Changed]) -> None:
-    """Say that what a service had in memory could not be called back for certain."""
+    """Say that a running service may still deliver what it is publishing."""
     may_be_out = any(
         each.entry.state == "pending" or each.entry.reason == OPERATOR for each in done
     )

@@ -1,4 +1,4 @@
-"""``replicator outbox export``: everything that is needed to publish the entries elsewhere."""
+"""``replicator outbox export``: entries with everything needed to publish them elsewhere."""
 
 import base64
 from typing import Annotated, Final
@@ -30,16 +30,16 @@ def export_entries(
     state: naming.OfState = None,
     table: naming.OfTable = None,
     key: naming.OfKey = None,
-    limit: Annotated[int | None, options.limit("Write at most N.")] = None,
+    limit: Annotated[int | None, options.limit("Export at most N entries.")] = None,
     after: naming.After = "0",
     _as_json: options.AsJson = True,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Write entries whole, a JSON object a line, oldest first.
+    """Write entries with their bodies, one JSON object a line, oldest first; changes nothing.
 
-    Each has the exchange, the routing key, the properties and the body of its message, as this
-    command's settings say. Give it the settings of the service. It changes nothing.
+    Each has the exchange, the routing key, the properties and the body of its message. Give the
+    command the settings of the service: the exchange and the routing key come from them.
     """
     settings = options.settings_from(config, outbox__url=outbox)
     database = open_database(settings.outbox.url)
@@ -86,7 +86,7 @@ def _properties(message_id: str, entry: Entry, name: TableName, settings: Settin
 
 
 def _body(body: bytes) -> Facts:
-    """Return a body as text, byte for byte the same in UTF-8; what is not text as base64."""
+    """Return a body as text, which is byte for byte the same in UTF-8; else as base64."""
     try:
         return {"body": body.decode(), "body_encoding": "utf-8"}
     except UnicodeDecodeError:

@@ -109,7 +109,7 @@ def resync(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Compare a table with the index now, and publish what differs.
+    """Compare a table with the document index now, and publish the differences.
 
     A running service opens the feed again within seconds, with a new snapshot, and records a gap
     of the cause `requested`. Without one there is nothing to wait for: every start is a resync.
@@ -144,7 +144,7 @@ def baseline(
     stopped are then recorded and not published either. Who gave this command is recorded.
     """
     database = options.database_from(config, outbox)
-    # A table that is not there is told before anybody is asked.
+    # A table without a feed is reported before anybody is asked.
     take_as_baseline(database, table, is_dry=True)
     if not (is_sure or is_dry):
         naming.ask(f"Publish nothing of what has changed in {table} until the next start?")

@@ -1,4 +1,4 @@
-"""``replicator listen``: the tutorial's listener."""
+"""``replicator listen``: the tutorial's listener, for any exchange."""
 
 import contextlib
 from typing import Annotated
@@ -22,10 +22,14 @@ def listen(
     *,
     binding: Annotated[
         list[str] | None,
-        typer.Option("--binding", metavar="PATTERN", help="Routing keys to hear; repeatable. [#]"),
+        typer.Option(
+            "--binding",
+            metavar="PATTERN",
+            help="Routing keys to receive, such as 'mytable.*'; repeatable. All by default.",
+        ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", min=1, help="End after N messages.")
+        int | None, typer.Option("--count", metavar="N", min=1, help="Stop after N messages.")
     ] = None,
     rabbitmq: options.RabbitMQUrl = None,
     exchange: options.Exchange = None,
@@ -33,9 +37,9 @@ def listen(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Print each message as it comes, from an exclusive queue of its own.
+    """Print messages as they come, from a temporary queue of its own.
 
-    What is published while nobody listens is not shown: bind a durable queue to miss nothing.
+    Messages published while it does not run are not shown: bind a durable queue to miss nothing.
     """
     settings = options.settings_from(
         config, rabbitmq__url=rabbitmq, rabbitmq__exchange=exchange, outbox__url=outbox
@@ -47,7 +51,7 @@ def listen(
             if message is None:
                 output.note(
                     f"listening on exchange {settings.rabbitmq.exchange} for "
-                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C ends"
+                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C stops"
                 )
                 continue
             if as_json:
@@ -75,7 +79,7 @@ def _sent_at(message: Message) -> str | None:
 
 
 def _on_one_line(body: bytes) -> msgspec.Raw | str:
-    """Return a JSON body as it is, but for its line ends; anything else as text."""
+    """Return a JSON body unchanged but for its line breaks, and any other body as text."""
     found = output.raw_or_text(body)
     if isinstance(found, msgspec.Raw):
         return msgspec.Raw(b" ".join(bytes(found).splitlines()))

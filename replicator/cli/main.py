@@ -1,4 +1,4 @@
-"""The ``replicator`` command: all commands together, and what an error becomes."""
+"""The ``replicator`` command: registers all commands, and turns errors into exit statuses."""
 
 import io
 import re
@@ -22,7 +22,7 @@ from replicator.errors import PermanentError, ReplicatorError
 from replicator.log import HIDDEN
 
 _FAILED: Final = 1
-_REFUSED: Final = 2  # the same as wrong usage: somebody has to change something
+_REFUSED: Final = 2  # as for wrong usage: somebody has to change something
 
 # typer has a copy of click of its own in some versions: this is the class that it raises.
 _UsageError: Final[type[Any]] = typer.BadParameter.__mro__[1]
@@ -44,7 +44,7 @@ class PrivateGroup(TyperGroup):
 app = typer.Typer(
     name="replicator",
     cls=PrivateGroup,
-    help="Replicate RethinkDB changefeeds into RabbitMQ: at least once, in order per document.",
+    help="Replicate RethinkDB changefeeds into RabbitMQ, at least once and in order per document.",
     epilog="Example: replicator run --table change_example.mytable",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -66,7 +66,7 @@ def _all(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Take the options that come before a command."""
+    """Accept the options that come before a command."""
     del version
 
 
@@ -88,7 +88,7 @@ _add(demo, "--seconds 30 --rate 500")
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # An argument or a path may hold bytes that are not text: they are shown as escapes.
+        # An argument or a path may have bytes that are not text: they are shown as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

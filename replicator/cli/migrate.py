@@ -10,14 +10,14 @@ def migrate(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Bring the outbox's schema up to date; the service must not run on it.
+    """Bring the outbox's schema up to date. Stop the service first.
 
-    On SQLite `replicator run` does this by itself.
+    With SQLite this is optional: `replicator run` does it at its start.
     """
     before, after = feeds.migrate(options.database_from(config, outbox))
     if as_json:
         output.print_object({"before": before, "after": after, "changed": before != after})
     elif before == after:
-        output.say(f"the outbox has schema {after} already")
+        output.say(f"the outbox already has schema {after}")
     else:
-        output.say(f"the outbox was brought from schema {before or 'none'} to {after}")
+        output.say(f"the outbox was migrated from schema {before or 'none'} to {after}")

@@ -1,4 +1,4 @@
-"""How entries and tables are named on the command line, and what a shell may complete."""
+"""How the command line names entries and tables, and completes them in a shell."""
 
 import itertools
 import sys
@@ -25,8 +25,8 @@ def entry_numbers(database: Database, names: Sequence[str]) -> list[int]:
     """Return the numbers of entries that are named by number or by message id.
 
     Raises:
-        EntryUnknown: a message id is of another outbox.
-        typer.BadParameter: it is neither.
+        EntryUnknown: A message id is from another outbox.
+        typer.BadParameter: A name is neither.
         see `Database.reading` for the rest.
     """
     with database.reading() as connection:
@@ -38,28 +38,28 @@ def _entry_number(name: str, ours: str | None) -> int:
     identity, _, digits = name.rpartition("-")
     if identity and identity != ours:
         raise EntryUnknown(
-            f"the message {name} is from another outbox", hint="name the outbox with --outbox"
+            f"the message {name} is from another outbox", hint="name that outbox with --outbox"
         )
     is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
     if not is_number or int(digits) > _MAX_NUMBER:
-        raise typer.BadParameter(f"{name!r} is not the number of an entry")
+        raise typer.BadParameter(f"{name!r} is neither an entry's number nor a message id")
     return int(digits)
 
 
 def ask(question: str) -> None:
-    """Ask for a yes, and end with status 1 when it is a no.
+    """Ask a question and exit with status 1 unless the answer is yes.
 
     Raises:
-        typer.BadParameter: there is no terminal to ask at.
+        typer.BadParameter: Standard input is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here: give --yes, or look with --dry-run")
+        raise typer.BadParameter("no terminal to ask at: use --yes, or --dry-run to look")
     if not typer.confirm(question, err=True):
         output.note("nothing was changed")
         raise typer.Exit(1)
 
 
-# Completion. A shell shows no error: where there is one, there is nothing to complete.
+# Completion: nothing after an error, which a shell could not show.
 
 _Complete = Callable[[typer.Context, str], list[str]]
 
@@ -82,7 +82,7 @@ def _completer(find: Callable[[Any], Iterator[object]]) -> _Complete:
 
 
 def _entries_of(state: str | None) -> _Complete:
-    """Return what completes the number of one of the oldest entries."""
+    """Return what completes the number of an entry, among the oldest."""
     return _completer(
         lambda connection: (
             row.id
@@ -119,7 +119,7 @@ OfTable = Annotated[
 OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
 OfKey = Annotated[
     str | None,
-    typer.Option("--key", metavar="KEY", help="Only this document: its primary key."),
+    typer.Option("--key", metavar="KEY", help="Only the document with this primary key."),
 ]
 After = Annotated[str, typer.Option("--after", metavar="ID", help="Show entries after ID.")]
 

@@ -1,4 +1,4 @@
-"""The options that commands share, and the settings that they lead to."""
+"""The options that commands share, and how they become settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from replicator.log import configure_logging, get_logger, redact_url
 from replicator.outbox.opening import open_database
 from replicator.outbox.port import Database
 
-# Far more than anybody reads, and within what a database counts to.
+# Far more than anybody reads, and within what SQLite counts to.
 _MAX_ROWS: Final = 2**31
 _PUBLIC: Final = ":guest@"  # RabbitMQ's own default is not a secret
 _URL_HELP: Final = (
@@ -22,7 +22,7 @@ _URL_HELP: Final = (
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="Settings file (TOML); REPLICATOR_CONFIG names it too."
+        "--config", metavar="FILE", help="Settings file (TOML); default: $REPLICATOR_CONFIG."
     ),
 ]
 OutboxUrl = Annotated[
@@ -34,7 +34,7 @@ Tables = Annotated[
     typer.Option(
         "--table",
         metavar="DB.TABLE",
-        help="A table to replicate, or DB.* for all of a database; repeatable.",
+        help="A table to replicate, or DB.* for a whole database; repeatable.",
     ),
 ]
 RethinkDBUrl = Annotated[
@@ -46,15 +46,17 @@ RabbitMQUrl = Annotated[
     typer.Option("--rabbitmq", metavar="URL", help=f"amqp://USER@HOST:PORT/VHOST. {_URL_HELP}"),
 ]
 Exchange = Annotated[
-    str | None, typer.Option("--exchange", metavar="NAME", help="The exchange to publish to.")
+    str | None, typer.Option("--exchange", metavar="NAME", help="RabbitMQ's exchange.")
 ]
 HttpListen = Annotated[
     str | None,
-    typer.Option("--http", metavar="HOST:PORT", help="Address of status and metrics; or off."),
+    typer.Option(
+        "--http", metavar="HOST:PORT", help="Address of the status page and the metrics, or off."
+    ),
 ]
-IsDry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+IsDry = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 IsSure = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON with stable keys.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys, for programs.")]
 
 
 def limit(text: str) -> Any:
@@ -63,15 +65,15 @@ def limit(text: str) -> Any:
 
 
 def settings_from(config: Path | None, *, require_tables: bool = False, **flags: Any) -> Settings:
-    """Find all settings and send logs where they say.
+    """Load the settings and configure logging.
 
     Args:
-        config: the settings file.
-        require_tables: whether the command needs to know what is replicated.
-        flags: values from the command line by dotted key, with ``__`` for the dot.
+        config: The settings file.
+        require_tables: Whether at least one table must be named.
+        flags: Values from the command line by dotted key, with ``__`` for the dot.
 
     Raises:
-        SettingsInvalid: one line for each problem.
+        SettingsInvalid: One line for each problem.
     """
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
     settings = load_settings(config, dotted, require_tables=require_tables)
@@ -84,7 +86,7 @@ def database_from(config: Path | None, outbox: str | None) -> Database:
     """Return the outbox that the settings, or ``--outbox``, name; nothing is opened yet.
 
     Raises:
-        SettingsInvalid: one line for each problem.
+        SettingsInvalid: One line for each problem.
         OutboxUnusable: there can be no outbox at this place.
     """
     return open_database(settings_from(config, outbox__url=outbox).outbox.url)

@@ -1,4 +1,4 @@
-"""How commands write: tables and plain words for people, JSON for programs."""
+"""Output of the commands: tables and words for people, JSON for programs."""
 
 import base64
 import json
@@ -21,16 +21,16 @@ Facts = dict[str, Any]
 Column = str | tuple[str, Callable[[Facts], object]]
 """A heading, and what stands below it: without a function, the fact of that name.
 
-A heading that begins with ``#`` is of numbers, right-aligned; one that begins with ``…`` may be
+A heading that begins with ``#`` is right-aligned, for numbers; one that begins with ``…`` may be
 folded. The marks are not shown.
 """
 
-# A table that goes to a file or into a pipe is not cut at a terminal's width.
+# A table in a file or a pipe is not cut at a terminal's width.
 _WIDTH_WITHOUT_TERMINAL: Final = 200
 
 
 def console() -> Console:
-    """Return the console of data: standard output."""
+    """Return the console for data: standard output."""
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, width=width)
 
@@ -41,14 +41,14 @@ def say(text: Text | str) -> None:
 
 
 def note(text: str) -> None:
-    """Tell something beside the data."""
+    """Print a note beside the data, on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
 
 
 def print_error(text: str, hint: str | None = None) -> None:
-    """Say what went wrong, a line for each problem, and what to do about it.
+    """Print what went wrong, a line for each problem, and what to do about it.
 
-    An address in it loses its password: a defect's text may come from any library.
+    Passwords of addresses are hidden: the text of a defect may come from any library.
     """
     out = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in redact_text(text).splitlines():
@@ -58,7 +58,7 @@ def print_error(text: str, hint: str | None = None) -> None:
 
 
 def silence_stdout() -> None:
-    """Let what is still buffered for a reader that went away go nowhere, without a word."""
+    """Discard silently what is still buffered for a reader that went away."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -68,7 +68,7 @@ def silence_stdout() -> None:
 def print_rows(
     rows: Iterable[Facts], columns: Sequence[Column], *, as_json: bool, empty: str
 ) -> None:
-    """Print JSON, an object a line, or a table; ``empty`` is noted where a table has no row."""
+    """Print JSON, an object a line, or a table; or the note ``empty`` if a table has no rows."""
     if as_json:
         print_lines(rows)
         return
@@ -109,19 +109,19 @@ def _cell(value: object) -> Text:
 
 
 def print_line(value: Any) -> None:
-    """Print one JSON object on one line, at once."""
+    """Print one JSON object on one line, and flush."""
     print_lines([value])
 
 
 def print_lines(values: Iterable[Any]) -> None:
-    """Print JSON objects, one a line."""
+    """Print JSON objects, one on each line."""
     for value in values:
         sys.stdout.write(to_json(value).decode() + "\n")
     sys.stdout.flush()
 
 
 def print_object(value: Any) -> None:
-    """Print one JSON object over several lines."""
+    """Print one JSON object, indented."""
     sys.stdout.write(pretty(to_json(value)) + "\n")
     sys.stdout.flush()
 
@@ -130,7 +130,7 @@ def print_object(value: Any) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """Return JSON on one line; `msgspec.Raw` stays byte for byte as it is."""
+    """Return JSON on one line; `msgspec.Raw` stays as it is, byte for byte."""
     try:
         return msgspec.json.encode(value, enc_hook=_other)
     except UnicodeEncodeError:
@@ -138,14 +138,14 @@ def to_json(value: Any) -> bytes:
 
 
 def _other(value: object) -> object:
-    """Write what AMQP headers may hold and JSON has no form for."""
+    """Convert a value of an AMQP header that JSON has no form for."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return str(value)
 
 
 def _encodable(value: Any) -> Any:
-    """Write bytes of an argument or a path that are not text as escapes, as on a terminal."""
+    """Replace bytes of an argument or a path that are not text by escapes, as on a terminal."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -156,9 +156,9 @@ def _encodable(value: Any) -> Any:
 
 
 def raw_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return JSON as it stands, and anything else as text, so that the whole stays JSON.
+    """Return JSON unchanged, and anything else as text, so that the whole is JSON.
 
-    Where JSON is nested deeper than parsers go, only its brackets are looked at.
+    JSON nested too deeply for the parsers is only checked for its brackets.
     """
     text = body.decode("utf-8", "replace")
     try:
@@ -181,7 +181,7 @@ def _refuse(constant: str) -> None:
 
 
 def pretty(raw: bytes) -> str:
-    """Return JSON over several lines, and anything else, or what is nested too deep, as it is."""
+    """Return JSON indented; unchanged if it is not JSON or is nested too deeply."""
     try:
         return msgspec.json.format(raw, indent=2).decode()
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""How fast things go, and where that leads: from what ``/status`` said a moment ago and says now.
+"""Rates and a forecast, from the facts of ``/status`` over the last seconds.
 
-Pure; the caller says what the time is.
+Pure; the caller passes the time.
 """
 
 from collections import deque
@@ -9,20 +9,20 @@ from typing import Final, Literal, NamedTuple
 
 from replicator.cli.output import Facts
 
-_MAX_MOMENTS: Final = 11  # ten seconds of one each
-_STEADY: Final = 0.05  # entries a second: less counts as none
-_FAR: Final = 30 * 86400.0  # seconds; what is further away is not forecast
+_MAX_MOMENTS: Final = 11  # ten seconds, one a second
+_STEADY: Final = 0.05  # entries a second; a smaller change counts as none
+_FAR: Final = 30 * 86400.0  # seconds; nothing is forecast beyond
 
 
 class Forecast(NamedTuple):
-    """Where the backlog goes at the present rate."""
+    """Where the backlog goes at the present rate: its state, and when it is reached."""
 
     state: Literal["unknown", "empty", "steady", "drains", "fills", "full"]
     seconds: float | None = None  # until it is empty, or full
 
 
 class Rates(NamedTuple):
-    """Changes a second over the last seconds; None where it cannot be known."""
+    """Changes per second over the last seconds; None where unknown."""
 
     seconds: float
     captured: Mapping[str, float]  # by table
@@ -45,19 +45,19 @@ class _Moment(NamedTuple):
 
 
 class Speedometer:
-    """Keeps the last moments; starts anew when they do not belong together."""
+    """Keeps the last moments; starts again when the service restarted or was away."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without moments."""
         self._moments: deque[_Moment] = deque(maxlen=_MAX_MOMENTS)
 
     def add(self, at: float, facts: Facts, confirmed: float | None) -> None:
-        """Take what is known at an instant, one after the other.
+        """Add what is known at an instant; they come in their order.
 
         Args:
             at: monotonic seconds.
             facts: those of ``/status``.
-            confirmed: how many entries since the service started; None when it is not known.
+            confirmed: how many entries since the service started; None if unknown.
         """
         now = _Moment(at, facts, confirmed)
         if self._moments and not _is_continued(self._moments[-1], now):
@@ -95,7 +95,7 @@ class Speedometer:
 
 
 def _is_continued(before: _Moment, now: _Moment) -> bool:
-    """Whether both are of one run: else counts may have begun again, or stood still unseen."""
+    """Return whether both are of one run; otherwise counters may have started again."""
     return (
         before.facts["running"] == now.facts["running"]
         and before.facts["outbox"]["id"] == now.facts["outbox"]["id"]
@@ -105,7 +105,7 @@ def _is_continued(before: _Moment, now: _Moment) -> bool:
 
 
 def forecast(outbox: Facts, rates: Rates | None) -> Forecast:
-    """Return when the outbox is full or empty if everything goes on like this."""
+    """Return when the outbox is full or empty at the present rates."""
     if outbox["full"]:
         return Forecast("full")
     if rates is None:

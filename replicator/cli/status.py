@@ -23,27 +23,28 @@ _CONFIRMED: Final = "replicator_entries_confirmed_total"
 def status(
     *,
     is_watching: Annotated[
-        bool, typer.Option("--watch", "-w", help="Again each second, with rates; Ctrl-C ends.")
+        bool, typer.Option("--watch", "-w", help="Refresh each second, with rates, until Ctrl-C.")
     ] = False,
     count: Annotated[
         int | None,
-        typer.Option("--count", metavar="N", min=1, help="With --watch: end after N times."),
+        typer.Option("--count", metavar="N", min=1, help="With --watch: stop after N times."),
     ] = None,
     as_json: options.AsJson = False,
     http: options.HttpListen = None,
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Show feeds, outbox and broker at a glance.
+    """Show feeds, outbox and broker, and what is wrong with what to do about it.
 
-    Live figures when the service runs and its HTTP address answers; else what the outbox has.
+    The figures are live when the service runs and its HTTP address answers; otherwise they are
+    what the outbox has recorded.
     """
     settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
     if is_watching:
         watch(lambda: _measured(settings), as_json=as_json, count=count)
         return
     if count is not None:
-        raise typer.BadParameter("--count goes with --watch")
+        raise typer.BadParameter("--count needs --watch")
     facts = _facts(settings)
     if as_json:
         output.print_object(facts)
@@ -75,14 +76,14 @@ def _facts(settings: Settings) -> Facts:
     with open_database(settings.outbox.url).reading() as connection:
         identity = listing.outbox_id(connection)
     live = live_facts(settings.http.listen)
-    # The default address may be another replicator's: only the outbox's id tells them apart.
+    # Another replicator may answer at this address: the outbox's id tells them apart.
     if live is not None and live["outbox"]["id"] == identity:
         return live
     return _recorded(settings)
 
 
 def _measured(settings: Settings) -> tuple[Facts, float | None]:
-    """Return the facts, and what the running service has counted as confirmed."""
+    """Return the facts, and how many entries were confirmed since the service started."""
     facts = _facts(settings)
     if facts["broker"] is None:
         return facts, None
@@ -130,5 +131,5 @@ def recorded_feed(feed: Feed) -> Facts:
     """Return a feed as the outbox has it, in the form of ``/status``."""
     facts = feed_facts(feed)
     if not feed.state_since:
-        facts["since"] = None  # the outbox does not have it for every state
+        facts["since"] = None  # the outbox does not record it for every state
     return facts

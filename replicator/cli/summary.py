@@ -9,11 +9,11 @@ from replicator.domain.words import duration, size
 
 
 def lines(facts: Facts) -> Iterator[Text]:
-    """Return a line each for the service, the outbox, the broker, and what is wrong right now."""
+    """Yield a line each for service, outbox, broker and each thing that is wrong, as the page."""
     yield line("replicator", _service_words(facts))
     yield line("outbox", _outbox_words(facts["outbox"]))
     yield line("broker", _broker_words(facts["broker"]))
-    for trouble in facts.get("troubles", ()):  # an older service that still runs may have none
+    for trouble in facts.get("troubles", ()):  # a service of an older version has none
         colour = "bold red" if trouble["level"] == "error" else "bold yellow"
         beside = [trouble["detail"], trouble["since"] and f"since {trouble['since']}"]
         known = f" ({', '.join(filter(None, beside))})" if any(beside) else ""
@@ -34,7 +34,7 @@ def gap_words(feed: Facts) -> str | None:
 def _service_words(facts: Facts) -> str:
     if facts["broker"] is None:
         (part,) = facts["not_ready"]
-        return f"{facts['version']}, {part['state']}: this is what the outbox has"
+        return f"{facts['version']}, {part['state']}: this is what the outbox has recorded"
     if facts["ready"]:
         return f"{facts['version']}, running, ready"
     parts = ", ".join(

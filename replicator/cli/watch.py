@@ -1,4 +1,4 @@
-"""``replicator status --watch``: the same facts, again and again, and how fast they change."""
+"""``replicator status --watch``: the facts each second, with their rates."""
 
 import datetime as dt
 import sys
@@ -19,11 +19,12 @@ from replicator.domain.words import duration
 from replicator.errors import TransientError
 
 _EVERY_SECONDS: Final = 1.0
-# A refresh that is dear (a large backlog is counted without its service) shall not be all we do.
+# Max share of the time for refreshing, which is slow when a large backlog is counted without its
+# service.
 _MAX_SHARE: Final = 0.25
 
 Take = Callable[[], tuple[Facts, float | None]]
-"""Returns the facts of ``/status``, and what was confirmed since the service started."""
+"""Returns the facts of ``/status``, and the entries confirmed since the service started."""
 _Show = Callable[[Facts, Rates | None], None]
 _Complain = Callable[[str], None]
 
@@ -32,8 +33,8 @@ def watch(take: Take, *, as_json: bool, count: int | None) -> None:
     """Show the facts each second until Ctrl-C, or ``count`` times.
 
     Raises:
-        ReplicatorError: the facts could not be had the first time. Later only what does not pass
-            by itself ends it.
+        ReplicatorError: The facts cannot be read the first time. Later a transient error is shown
+            and only a permanent one is raised.
     """
     speedometer = Speedometer()
     times = 0
@@ -133,7 +134,7 @@ def _forecast_words(where: Forecast) -> str:
 
 
 def _line(facts: Facts, rates: Rates | None) -> str:
-    """Return everything on one line, for a file or a pipe."""
+    """Return one line, for a file or a pipe."""
     outbox, broker = facts["outbox"], facts["broker"]
     state = "ready" if facts["ready"] else "not ready" if facts["running"] else "not running"
     captured = None if rates is None else sum(rates.captured.values())
@@ -169,7 +170,7 @@ def _screen(facts: Facts, rates: Rates | None) -> Group:
                 ("gap", summary.gap_words),
             ],
         ),
-        Text(f"{_clock()}  Ctrl-C ends", "dim"),
+        Text(f"{_clock()}  Ctrl-C stops", "dim"),
     )
 
 

@@ -319,7 +319,7 @@ def test_where_nobody_can_be_asked_nothing_is_discarded(box: Outbox, cli: Comman
     done = cli("outbox", "discard", "1")
 
     assert done.status == 2
-    assert "give --yes" in done.err
+    assert "use --yes" in done.err
     assert states(box) == before
 
 

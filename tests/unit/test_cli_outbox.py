@@ -220,7 +220,7 @@ def test_feeds_are_listed_in_the_form_of_status(box: Outbox, cli: Command) -> No
 
 def test_a_baseline_is_taken_at_the_next_start(box: Outbox, cli: Command) -> None:
     assert cli("feed", "baseline", "db.t", "--dry-run").status == 0
-    assert cli("feed", "baseline", "db.t").status == 2, "nobody can be asked here"
+    assert cli("feed", "baseline", "db.t").status == 2, "no terminal to ask at"
     assert box.rows("SELECT absorb_changed FROM feeds ORDER BY id") == [(0,), (0,)]
     done = cli("feed", "baseline", "db.t", "--yes")
 
@@ -282,4 +282,4 @@ def test_entries_behind_one_are_named_like_an_entry(box: Outbox, cli: Command) -
         exported = cli("outbox", "export", "--json", "--after", name).objects
         assert exported[0]["id"] == second.number
     assert "another outbox" in cli("outbox", "list", "--after", "abcdefgh-1").err
-    assert "number of an entry" in cli("outbox", "list", "--after", "x").err
+    assert "neither an entry's number" in cli("outbox", "list", "--after", "x").err
