@@ -5,10 +5,9 @@ itself, as used by ``make check``, takes ``-x url=sqlite:///FILE``.
 """
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 
 from replicator.outbox.schema import metadata
-from replicator.outbox.sqlite.connection import open_engine
 
 
 def run(connection: Connection) -> None:
@@ -22,5 +21,5 @@ if given is not None:
     run(given)
 else:
     url = context.get_x_argument(as_dictionary=True)["url"]
-    with open_engine(url, create=True).begin() as own:
+    with create_engine(url).begin() as own:
         run(own)

@@ -3,7 +3,6 @@
 Reads what the parts publish of themselves; changes nothing, and knows no secret.
 """
 
-import datetime as dt
 import time
 from collections.abc import Collection
 from typing import Any, Final
@@ -14,12 +13,12 @@ from replicator import __version__
 from replicator.config import Settings
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
+from replicator.domain.instants import shown as instant
 from replicator.domain.model import TableName
 from replicator.following import Following
 from replicator.log import redact_text
 from replicator.metrics import Metrics
-from replicator.outbox.sqlite.connection import database_path
-from replicator.outbox.sqlite.room import is_disk_low
+from replicator.outbox.opening import open_database
 from replicator.publisher.publisher import Publisher
 from replicator.store.store import Store
 from replicator.web.history import RATE_SECONDS, SAMPLE_SECONDS, Flow, History, Sample
@@ -31,13 +30,6 @@ _STORE_STANDS_STILL_SECONDS: Final = 60.0
 _LOOP_STANDS_STILL_SECONDS: Final = 180.0
 # A server may say much in an error; its beginning tells what is wrong.
 _MOST_ERROR_CHARACTERS: Final = 1000
-
-
-def _instant(microseconds: int | None) -> str | None:
-    if microseconds is None:
-        return None
-    moment = dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _shown(error: str | None) -> str | None:
@@ -58,6 +50,7 @@ class Observation:
     ) -> None:
         """Look at these parts; ties the metrics that are read at a scrape to them."""
         self._settings = settings
+        self._database = open_database(settings.outbox.url)
         self._metrics = metrics
         self._store = store
         self._publisher = publisher
@@ -102,7 +95,7 @@ class Observation:
                 "part": "feed",
                 "table": str(feed.name),
                 "state": feed.state.value,
-                "since": _instant(feed.state_since),
+                "since": instant(feed.state_since),
                 "error": _shown(feed.last_error) if feed.state is FeedState.LOST else None,
             }
             for feed in status.feeds.values()
@@ -113,7 +106,7 @@ class Observation:
             not_ready.append(
                 {
                     "part": "outbox",
-                    "since": _instant(status.error_at),
+                    "since": instant(status.error_at),
                     "error": _shown(status.error),
                 }
             )
@@ -138,7 +131,7 @@ class Observation:
             {
                 "part": "broker",
                 "state": "blocked" if broker.is_blocked else "disconnected",
-                "since": _instant(int(broker.since * 1e6)),
+                "since": instant(int(broker.since * 1e6)),
                 "error": _shown(broker.error),
             }
         ]
@@ -157,7 +150,7 @@ class Observation:
                 {
                     "part": "discovery",
                     "state": "the list of tables is not known",
-                    "since": _instant(int(listing.since * 1e6)),
+                    "since": instant(int(listing.since * 1e6)),
                     "error": _shown(listing.error),
                 }
             )
@@ -185,7 +178,7 @@ class Observation:
             "broker": {
                 "connected": broker.is_connected,
                 "blocked": broker.is_blocked,
-                "since": _instant(int(broker.since * 1e6)),
+                "since": instant(int(broker.since * 1e6)),
                 "in_flight": broker.in_flight,
                 "buffered": broker.buffered,
                 "refused": broker.refused,
@@ -199,19 +192,11 @@ class Observation:
     def _signs(self) -> Signs:
         return Signs(
             stuck=tuple(self.liveness().facts["stuck"]),
-            is_disk_nearly_low=self._is_disk_nearly_low(),
+            is_disk_nearly_low=self._database.is_nearly_full(),
             unroutable=self._history.unroutable_within(UNROUTABLE_SECONDS),
             on_unroutable=self._settings.rabbitmq.on_unroutable,
             clock_moved_seconds=self._history.clock_moved_seconds(),
         )
-
-    def _is_disk_nearly_low(self) -> bool:
-        directory = database_path(self._settings.outbox.url).parent
-        try:
-            # The store asks so when it waits for room: there is twice the reserve, or not.
-            return is_disk_low(directory, was_low=True)
-        except OSError:
-            return False  # a volume that is gone is told as an error of the outbox
 
     def _oldest_age(self) -> float:
         oldest = self._store.status.totals.oldest_captured_at
@@ -247,7 +232,7 @@ class Observation:
         samples, rates = self._history.samples(), self._history.rates()
         return {
             "interval_seconds": SAMPLE_SECONDS,
-            "at": [_instant(int(each.at * 1e6)) for each in samples],
+            "at": [instant(int(each.at * 1e6)) for each in samples],
             "age_seconds": [round(samples[-1].monotonic - each.monotonic, 1) for each in samples],
             "pending": [int(each.pending) for each in samples],
             "parked": [int(each.parked) for each in samples],
@@ -283,15 +268,15 @@ def feed_facts(feed: Feed) -> dict[str, Any]:
     return {
         "table": str(feed.name),
         "state": feed.state.value,
-        "since": _instant(feed.state_since),
-        "ready_at": _instant(feed.ready_at),
-        "changed_at": _instant(feed.changed_at),
+        "since": instant(feed.state_since),
+        "ready_at": instant(feed.ready_at),
+        "changed_at": instant(feed.changed_at),
         "captured": feed.captured,
         "snapshot_documents": feed.compared,
         "skipped": feed.skipped,
-        "gap": {"cause": feed.open_gap.cause.value, "from": _instant(feed.open_gap.opened_at)}
+        "gap": {"cause": feed.open_gap.cause.value, "from": instant(feed.open_gap.opened_at)}
         if feed.open_gap is not None
         else None,
         "last_error": _shown(feed.last_error),
-        "last_error_at": _instant(feed.last_error_at),
+        "last_error_at": instant(feed.last_error_at),
     }

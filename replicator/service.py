@@ -32,11 +32,7 @@ from replicator.following import Following
 from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
-from replicator.outbox.migrations import upgrade
-from replicator.outbox.sqlite.connection import database_path, open_engine, open_writer
-from replicator.outbox.sqlite.lock import OutboxLock
-from replicator.outbox.sqlite.outbox import SqliteOutbox
-from replicator.outbox.sqlite.privacy import REMEDY, exposures
+from replicator.outbox.opening import open_database
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
 from replicator.store.pausing import OutboxLimits
@@ -55,6 +51,7 @@ class Service:
         """Bind to settings; nothing is opened yet."""
         self._settings = settings
         self._log = get_logger("service")
+        self._database = open_database(settings.outbox.url)
         self.metrics: Final = Metrics()
         self._wake = threading.Event()
         self._stop_requested = False
@@ -75,8 +72,7 @@ class Service:
             PermanentError: a setting, a permission or the outbox is wrong: exit status 2.
             ReplicatorError: a part ended that must not: exit status 1.
         """
-        lock = OutboxLock(database_path(self._settings.outbox.url))
-        with lock:
+        with self._database.exclusively():
             self._build()
             self._start()
             try:
@@ -94,12 +90,10 @@ class Service:
 
     def _build(self) -> None:
         settings = self._settings
-        engine = open_engine(settings.outbox.url, create=True)
-        before, after = upgrade(engine)
+        before, after = self._database.upgrade(create=True)
         if before != after:
             self._log.info("outbox schema is up to date", before=before, now=after)
-        path = database_path(settings.outbox.url)
-        self._outbox = SqliteOutbox(path, open_writer(path))
+        self._outbox = self._database.outbox()
         self._store = Store(
             self._outbox,
             self._inbox,
@@ -167,7 +161,7 @@ class Service:
         self._log.info(
             "starting",
             version=__version__,
-            outbox=str(database_path(self._settings.outbox.url)),
+            outbox=self._database.place,
             outbox_id=self._store.outbox_id,
             tables=[table.name for table in self._settings.tables],
             rethinkdb=self._settings.rethinkdb.safe_url,
@@ -175,8 +169,10 @@ class Service:
             http=self._settings.http.listen and ":".join(map(str, self._settings.http.listen)),
         )
         self._warn_of_equal_routing_keys()
-        if found := exposures(database_path(self._settings.outbox.url)):
-            self._log.warning("the outbox is open to other users", found=found, hint=REMEDY)
+        if (exposure := self._database.exposure()) is not None:
+            self._log.warning(
+                "the outbox is open to other users", found=exposure.found, hint=exposure.remedy
+            )
         _spare_the_collector()
         for each in self._workers:
             each.thread.start()

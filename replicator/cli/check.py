@@ -1,4 +1,4 @@
-"""``replicator check``: the preflight; touches nothing."""
+"""``replicator check``: tests settings, servers and rights before a start; changes nothing."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +14,10 @@ from replicator.composition import rabbitmq_broker, rethinkdb_server
 from replicator.config import Settings
 from replicator.domain.model import Op, TableName
 from replicator.domain.routing import is_matched
+from replicator.domain.words import size
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
-from replicator.outbox.sqlite.check import OutboxFacts, check_outbox, wanted_schema
-from replicator.outbox.sqlite.privacy import REMEDY
+from replicator.outbox.opening import open_database
 from replicator.publisher import check as publisher
-from replicator.publisher.broker import Queue
 from replicator.source import check as source
 from replicator.source.changefeed import FieldRules
 
@@ -26,19 +25,19 @@ _UNREACHABLE = 1
 _PERMANENT = 2
 _UNROUTABLE: Final = "replicator_unroutable_total"
 _UNSEEN: Final = (
-    "only the settings were looked at: queues of others cannot be seen, AMQP lists no bindings"
+    "this compares the settings only: AMQP cannot list bindings or the queues of others"
 )
 _HINT_OF_BINDINGS: Final = (
-    "rabbitmqctl list_bindings shows them all; until each key has a queue, "
-    "rabbitmq.on_unroutable = hold keeps the messages"
+    "rabbitmqctl list_bindings shows all bindings; rabbitmq.on_unroutable = hold keeps messages "
+    "until their key has a queue"
 )
-_ANY_KEY: Final = "replicator.check"  # permissions can depend on a key, so it takes one
+_ANY_KEY: Final = "replicator.check"  # topic permissions depend on a key, so one is needed
 _MATCHES: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "topic": is_matched,
     "direct": lambda binding, key: binding == key,
     "fanout": lambda _binding, _key: True,
 }
-"""By the type of an exchange: whether a binding takes a routing key."""
+"""By the type of an exchange: returns whether a binding takes a routing key."""
 
 
 class Finding(NamedTuple):
@@ -49,11 +48,6 @@ class Finding(NamedTuple):
     message: str
     hint: str | None = None
     permanent: bool = False
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("check", epilog="Example: replicator check --config replicator.toml")(check)
 
 
 def check(  # noqa: PLR0913 -- an argument for each option
@@ -67,9 +61,10 @@ def check(  # noqa: PLR0913 -- an argument for each option
     as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
-    """Look whether `replicator run` would work, part by part; changes nothing anywhere.
+    """Test whether `replicator run` would work; changes nothing.
 
-    Exit status: 0 all is well, 1 something cannot be reached, 2 something has to be changed.
+    Prints a line for each part: ok, or what to do. Exit status: 0 all is well, 1 something cannot
+    be reached, 2 something has to be changed.
     """
     flags = {
         "tables": table,
@@ -95,9 +90,7 @@ def check(  # noqa: PLR0913 -- an argument for each option
 def _print(finding: Finding) -> None:
     mark = ("ok    ", "green") if finding.ok else ("wrong ", "bold red")
     hint = f" — {finding.hint}" if finding.hint else ""
-    output.console().print(
-        Text.assemble(mark, (f"{finding.part}: ", "bold"), finding.message + hint), soft_wrap=True
-    )
+    output.say(Text.assemble(mark, (f"{finding.part}: ", "bold"), finding.message + hint))
     sys.stdout.flush()
 
 
@@ -106,9 +99,9 @@ def _failure(part: str, err: ReplicatorError) -> Finding:
     return Finding(part, ok=False, message=str(err), hint=err.hint, permanent=is_permanent)
 
 
-def _attempt(part: str, look: Callable[[], str]) -> Finding:
+def _attempt(part: str, look: Callable[..., str], *at: Any) -> Finding:
     try:
-        return Finding(part, ok=True, message=look())
+        return Finding(part, ok=True, message=look(*at))
     except ReplicatorError as err:
         return _failure(part, err)
 
@@ -124,18 +117,16 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         names = ", ".join(table.name for table in settings.tables)
         yield Finding("settings", ok=True, message=f"complete; tables: {names}")
     else:
-        yield _failure(
-            "settings",
-            SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE"),
-        )
+        missing = SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
+        yield _failure("settings", missing)
     found: list[TableName] = []
     yield from _source(settings, found)
     yield from _broker(settings, found)
-    yield _attempt("outbox", lambda: _outbox_words(check_outbox(settings.outbox.url)))
+    yield _attempt("outbox", _outbox_words, settings.outbox.url)
 
 
 def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
-    """Look at RethinkDB; the tables that would be followed are added to ``found``."""
+    """Test RethinkDB; add the tables that would be replicated to ``found``."""
     found += [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     try:
         with source.connected(rethinkdb_server(settings)) as rethinkdb:
@@ -153,25 +144,23 @@ def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
                 found += [name for name in tables if name not in found]
                 yield Finding(f"tables {database}.*", ok=True, message=_tables_words(tables))
             for name in found:
-                yield _attempt(f"table {name}", _table_look(rethinkdb, name, settings))
+                yield _attempt(f"table {name}", _table_words, rethinkdb, name, settings)
     except ReplicatorError as err:
         yield _failure("rethinkdb", err)
 
 
 def _tables_words(names: Sequence[TableName]) -> str:
     if not names:
-        return "there is none yet; each is replicated as soon as it is created"
+        return "none yet; each is replicated as soon as it is created"
     return f"{len(names)} now: {', '.join(name.table for name in names)}"
 
 
-def _table_look(
-    rethinkdb: source.SourceCheck, name: TableName, settings: Settings
-) -> Callable[[], str]:
+def _table_words(rethinkdb: source.SourceCheck, name: TableName, settings: Settings) -> str:
     table = settings.table(name)
     fields = FieldRules()
     if table is not None:
         fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
-    return lambda: f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
+    return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
 
 
 def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]:
@@ -184,27 +173,19 @@ def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]
                 "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.safe_url}"
             )
             for exchange in settings.exchanges:
-                yield _attempt(
-                    f"exchange {exchange}",
-                    lambda exchange=exchange: rabbitmq.exchange(
-                        exchange, keys[exchange] or [_ANY_KEY]
-                    ),  # type: ignore[misc]
-                )
+                wanted = keys[exchange] or [_ANY_KEY]
+                yield _attempt(f"exchange {exchange}", rabbitmq.exchange, exchange, wanted)
             yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
-                yield _attempt(f"queue {queue.name}", _queue_look(rabbitmq, queue))
+                yield _attempt(f"queue {queue.name}", rabbitmq.queue, queue)
     except ReplicatorError as err:
         yield _failure("rabbitmq", err)
         return
     yield _bindings(settings, keys)
 
 
-def _queue_look(rabbitmq: publisher.BrokerCheck, queue: Queue) -> Callable[[], str]:
-    return lambda: rabbitmq.queue(queue)
-
-
 def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, list[str]]:
-    """Return the keys that the service would publish with now, by exchange."""
+    """Return the routing keys that the service would use now, by exchange."""
     keys: dict[str, list[str]] = {exchange: [] for exchange in settings.exchanges}
     for name in found:
         if (table := settings.table(name)) is not None:
@@ -216,34 +197,34 @@ def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, l
 
 
 def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
-    """Say which routing keys no queue of the settings takes, and what cannot be known.
+    """Report which routing keys no queue of the settings takes, and what cannot be known.
 
-    AMQP has no way to list bindings, and the broker looks for them only when it delivers a
-    message: a transaction that is rolled back returns nothing, so there is no trial without one.
-    So this compares the settings with themselves, and says what a running service was told.
+    AMQP cannot list bindings, and the broker looks at them only when it delivers a message (a
+    transaction that is rolled back returns nothing). So this compares the settings, and adds what
+    RabbitMQ has returned to a running service.
     """
     said, is_compared_whole = _compared(settings, keys)
     returned = live_counts(settings.http.listen, _UNROUTABLE)
     lost = {table: count for table, count in (returned or {}).items() if count}
     if lost:
         tables = ", ".join(f"{table} {count:,.0f}" for table, count in sorted(lost.items()))
-        said += f"; the service at {settings.http.listen} had messages that no queue took: {tables}"
+        said += f"; the service at {settings.http.listen} had unroutable messages: {tables}"
     elif returned is not None:
-        said += f"; the service at {settings.http.listen} had no message that no queue took"
+        said += f"; the service at {settings.http.listen} had no unroutable message"
     hint = None if is_compared_whole and not lost else _HINT_OF_BINDINGS
     return Finding("bindings", ok=True, message=said, hint=hint)
 
 
 def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
-    """Compare with ``rabbitmq.queues`` alone; returns words, and whether it takes every key."""
+    """Compare with ``rabbitmq.queues``; returns the words, and whether every key is taken."""
     queues = settings.rabbitmq.queues
     if not queues:
-        return f"rabbitmq.queues declares none, and {_UNSEEN}", False
+        return f"rabbitmq.queues declares no queue; {_UNSEEN}", False
     main = settings.rabbitmq.exchange
     bindings = [binding for queue in queues for binding in queue.bindings]
     matches = _MATCHES.get(settings.rabbitmq.exchange_type)
     if matches is None:
-        return f"not compared on a {settings.rabbitmq.exchange_type} exchange; {_UNSEEN}", False
+        return f"a {settings.rabbitmq.exchange_type} exchange is not compared; {_UNSEEN}", False
     lost = [
         key if exchange == main else f"{key} (exchange {exchange})"
         for exchange, of_it in keys.items()
@@ -253,24 +234,22 @@ def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[st
     if not lost:
         return f"rabbitmq.queues takes every routing key; {_UNSEEN}", True
     return (
-        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be meant; {_UNSEEN}",
+        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be intended; {_UNSEEN}",
         False,
     )
 
 
-def _outbox_words(facts: OutboxFacts) -> str:
-    room = f"{output.human_bytes(facts.free_bytes)} free"
-    if facts.exposures:
-        room += f"; it is open to others: {', '.join(facts.exposures)}: {REMEDY}"
-    if not facts.exists:
-        return f"{facts.path} does not exist yet: `replicator run` creates it; {room}"
-    words = f"{facts.path} can be written"
-    if facts.is_current:
-        words += f", schema {facts.schema}"
-    else:
-        words += (
-            f", schema {facts.schema or 'none'}: `replicator run` brings it to {wanted_schema()}"
-        )
-    holder = facts.holder
-    words += f", in use by process {holder}" if holder is not None else ", not in use"
-    return f"{words}; {room}"
+def _outbox_words(url: str) -> str:
+    database = open_database(url)
+    found = database.check()
+    room = f"{size(found.free_bytes)} free"
+    if found.exposure is not None:
+        exposed, remedy = ", ".join(found.exposure.found), found.exposure.remedy
+        room += f"; other users have access: {exposed}: {remedy}"
+    if not found.exists:
+        return f"{database.place} does not exist yet; `replicator run` creates it; {room}"
+    schema = f"schema {found.schema or 'none'}"
+    if found.schema != found.wanted_schema:
+        schema += f": `replicator run` migrates it to {found.wanted_schema}"
+    use = "not in use" if found.user is None else f"in use by process {found.user}"
+    return f"{database.place} can be written, {schema}, {use}; {room}"

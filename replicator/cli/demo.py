@@ -1,4 +1,4 @@
-"""``replicator demo``: the main job at work, with a broker that fails and a replicator killed."""
+"""``replicator demo``: replication at work, with a broker outage and a killed replicator."""
 
 from typing import Annotated
 
@@ -8,30 +8,25 @@ from replicator.cli import options
 from replicator.errors import SandboxMissing
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("demo", epilog="Example: replicator demo --seconds 30 --rate 500")(demo)
-
-
 def demo(
     *,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=5, help="How long its parts last, without the waits.")
+        float, typer.Option("--seconds", min=5, help="Length of the demo, without the waits.")
     ] = 36,
     rate: Annotated[
-        int, typer.Option("--rate", min=10, max=5000, help="Documents written a second.")
+        int, typer.Option("--rate", min=10, max=5000, help="Documents to write per second.")
     ] = 300,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show that nothing gets lost: cut the broker, kill the replicator, compare the copy.
+    """Show that changes survive: stop the broker, kill the replicator, compare the copy.
 
-    Everything runs on this machine and is gone afterwards: an in-memory RethinkDB, a private
-    RabbitMQ (Debian's rabbitmq-server must be installed), the replicator as a process of its
-    own. RETHINKDB_URL and RABBITMQ_URL name servers to use instead; what the demo makes there
-    has names of its own and is removed. With --json the story goes to standard error.
+    Starts an in-memory RethinkDB, a private RabbitMQ (install Debian's rabbitmq-server) and a
+    replicator on this machine, and removes them afterwards. RETHINKDB_URL and RABBITMQ_URL name
+    servers to use instead; the demo uses its own names there and removes what it made. With
+    --json the story goes to standard error.
     """
     try:
-        # Not above: the servers of the demo are an extra, and not in the container image.
+        # Imported here: the demo's servers are an extra, and not in the container image.
         from replicator_sandbox.demo.story import Pace, run_demo  # noqa: PLC0415
     except ModuleNotFoundError as err:
         if err.name != "replicator_sandbox":

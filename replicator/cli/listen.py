@@ -1,15 +1,16 @@
-"""``replicator listen``: the tutorial's listener."""
+"""``replicator listen``: the tutorial's listener, for any exchange."""
 
 import contextlib
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.text import Text
 
 from replicator.cli import options, output
+from replicator.cli.output import Facts
 from replicator.composition import rabbitmq_broker
+from replicator.domain.instants import shown
 from replicator.domain.properties import ORIGIN_HEADER
 from replicator.publisher.listen import Message
 from replicator.publisher.listen import listen as messages_of
@@ -17,21 +18,18 @@ from replicator.publisher.listen import listen as messages_of
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("listen", epilog="Example: replicator listen --binding 'mytable.*' --count 10")(
-        listen
-    )
-
-
 def listen(
     *,
     binding: Annotated[
         list[str] | None,
-        typer.Option("--binding", metavar="PATTERN", help="Routing keys to hear; repeatable. [#]"),
+        typer.Option(
+            "--binding",
+            metavar="PATTERN",
+            help="Routing keys to receive, such as 'mytable.*'; repeatable. All by default.",
+        ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, metavar="N", help="End after N messages.")
+        int | None, typer.Option("--count", metavar="N", min=1, help="Stop after N messages.")
     ] = None,
     rabbitmq: options.RabbitMQUrl = None,
     exchange: options.Exchange = None,
@@ -39,9 +37,9 @@ def listen(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Print each message as it comes, from an exclusive queue of its own.
+    """Print messages as they come, from a temporary queue of its own.
 
-    What is published while nobody listens is not shown: bind a durable queue to miss nothing.
+    Messages published while it does not run are not shown: bind a durable queue to miss nothing.
     """
     settings = options.settings_from(
         config, rabbitmq__url=rabbitmq, rabbitmq__exchange=exchange, outbox__url=outbox
@@ -53,7 +51,7 @@ def listen(
             if message is None:
                 output.note(
                     f"listening on exchange {settings.rabbitmq.exchange} for "
-                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C ends"
+                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C stops"
                 )
                 continue
             if as_json:
@@ -65,46 +63,36 @@ def listen(
                 return
 
 
-def _facts(message: Message) -> dict[str, Any]:
+def _facts(message: Message) -> Facts:
     return {
         "routing_key": message.routing_key,
         "message_id": message.message_id,
         "type": message.type,
         "timestamp": _sent_at(message),
         "headers": dict(message.headers),
-        "body": _json_or_text(message.body),
+        "body": _on_one_line(message.body),
     }
 
 
 def _sent_at(message: Message) -> str | None:
-    return None if message.timestamp is None else output.instant(message.timestamp * 1_000_000)
+    return None if message.timestamp is None else shown(message.timestamp * 1_000_000)
 
 
-def _json_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return a JSON body as it is; whatever else is in the exchange as text."""
-    try:
-        # Format, not decode: numbers stay as they were written, whatever their size.
-        return msgspec.Raw(msgspec.json.format(body, indent=-1))
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # msgspec refuses the escape of half a surrogate pair.
-        json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
-    return msgspec.Raw(b" ".join(body.splitlines()))
+def _on_one_line(body: bytes) -> msgspec.Raw | str:
+    """Return a JSON body unchanged but for its line breaks, and any other body as text."""
+    found = output.raw_or_text(body)
+    if isinstance(found, msgspec.Raw):
+        return msgspec.Raw(b" ".join(bytes(found).splitlines()))
+    return found
 
 
 def _print(message: Message) -> None:
-    out = output.console()
     origin = str(message.headers.get(ORIGIN_HEADER, "feed"))
-    out.print(
+    output.say(
         Text.assemble(
             (message.routing_key, _STYLES.get(message.type or "", "bold")),
             f"  {message.type or 'no type'}  from {origin}  {message.message_id or 'no id'}  ",
             (_sent_at(message) or "", "dim"),
         )
     )
-    body = _json_or_text(message.body)
-    text = output.pretty(bytes(body)) if isinstance(body, msgspec.Raw) else body
-    out.print(Text(text), soft_wrap=True)
+    output.say(output.pretty(message.body))

@@ -1,24 +1,23 @@
-"""What the running service says of itself over HTTP; nothing when it does not answer."""
+"""Facts and counters of the running service, over HTTP; None when it does not answer."""
 
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from replicator.cli.output import Facts
 from replicator.config import HostPort
 
 _ANSWER_SECONDS: Final = 2.0
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- read, not bound
 
-Facts = dict[str, Any]
-
 
 def live_facts(listen: HostPort | None) -> Facts | None:
-    """Return the facts of ``/status``; None when no replicator answers at this address."""
+    """Return the facts of ``/status``; None if no replicator answers at this address."""
     try:
         facts = json.loads(_asked(listen, "status") or b"null")
     except ValueError:
@@ -28,9 +27,9 @@ def live_facts(listen: HostPort | None) -> Facts | None:
 
 
 def live_counts(listen: HostPort | None, counter: str) -> Mapping[str, float] | None:
-    """Return what a counter with the label ``table`` has counted, by table.
+    """Return the value of a counter with the label ``table``, by table.
 
-    None when nobody answers at this address, or with something else than metrics.
+    None if nothing answers at this address, or the answer is not metrics.
     """
     text = _asked(listen, "metrics")
     if text is None:
@@ -51,7 +50,7 @@ def _asked(listen: HostPort | None, path: str) -> bytes | None:
     if listen is None:
         return None
     address = HostPort(_ANY_ADDRESS.get(listen.host, listen.host), listen.port)
-    # Never through a proxy that the environment names: the address is this machine's.
+    # Without the proxy that the environment may name: the address is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{address}/{path}", timeout=_ANSWER_SECONDS) as answer:

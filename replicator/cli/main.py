@@ -1,24 +1,50 @@
-"""The ``replicator`` command: all commands together, and what an error becomes."""
+"""The ``replicator`` command: registers all commands, and turns errors into exit statuses."""
 
 import io
+import re
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from replicator import __version__
-from replicator.cli import check, demo, feed, listen, migrate, outbox, run, status
-from replicator.cli.arguments import PrivateGroup, hide_passwords
+from replicator.cli import feed, outbox
+from replicator.cli.check import check
+from replicator.cli.demo import demo
+from replicator.cli.listen import listen
+from replicator.cli.migrate import migrate
 from replicator.cli.output import print_error, silence_stdout
+from replicator.cli.run import run
+from replicator.cli.status import status
 from replicator.errors import PermanentError, ReplicatorError
+from replicator.log import HIDDEN
 
-_FAILED = 1
-_REFUSED = 2  # the same as wrong usage: somebody has to change something
+_FAILED: Final = 1
+_REFUSED: Final = 2  # as for wrong usage: somebody has to change something
+
+# typer has a copy of click of its own in some versions: this is the class that it raises.
+_UsageError: Final[type[Any]] = typer.BadParameter.__mro__[1]
+_AFTER_SCHEME: Final = re.compile(r"://.*", re.DOTALL)
+
+
+class PrivateGroup(TyperGroup):
+    """Commands whose messages about wrong usage repeat no address: it may have a password."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as err:
+            err.message = _AFTER_SCHEME.sub(f"://{HIDDEN}", err.message)
+            raise
+
 
 app = typer.Typer(
     name="replicator",
     cls=PrivateGroup,
-    help="Replicate RethinkDB changefeeds into RabbitMQ: no change gets lost, restarts included.",
+    help="Replicate RethinkDB changefeeds into RabbitMQ, at least once and in order per document.",
     epilog="Example: replicator run --table change_example.mytable",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -40,25 +66,29 @@ def _all(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Take the options that come before a command."""
+    """Accept the options that come before a command."""
     del version
 
 
-run.add_to(app)
-check.add_to(app)
-listen.add_to(app)
-status.add_to(app)
+def _add(command: Callable[..., None], example: str) -> None:
+    name = command.__name__
+    app.command(name, epilog=f"Example: replicator {name} {example}")(command)
+
+
+_add(run, "--table change_example.mytable")
+_add(check, "--config replicator.toml")
+_add(listen, "--binding 'mytable.*' --count 10")
+_add(status, "--watch")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(feed.app, name="feed")
-migrate.add_to(app)
-demo.add_to(app)
+_add(migrate, "--outbox sqlite:///replicator.db")
+_add(demo, "--seconds 30 --rate 500")
 
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    hide_passwords()
     for stream in (sys.stdout, sys.stderr):
-        # An argument or a path may hold bytes that are no text: they are shown as escapes.
+        # An argument or a path may have bytes that are not text: they are shown as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

@@ -1,16 +1,7 @@
 """``replicator migrate``: bring an outbox's schema up to date."""
 
-import typer
-
 from replicator.cli import options, output
-from replicator.operators.feeds import migrate as migrate_outbox
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("migrate", epilog="Example: replicator migrate --outbox sqlite:///replicator.db")(
-        migrate
-    )
+from replicator.operators import feeds
 
 
 def migrate(
@@ -19,19 +10,14 @@ def migrate(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """Bring the outbox's schema up to date; the service must not run on it.
+    """Bring the outbox's schema up to date. Stop the service first.
 
-    On SQLite `replicator run` does this by itself.
+    With SQLite this is optional: `replicator run` does it at its start.
     """
-    settings = options.settings_from(config, outbox__url=outbox)
-    done = migrate_outbox(settings.outbox.url)
+    before, after = feeds.migrate(options.database_from(config, outbox))
     if as_json:
-        output.print_object(
-            {"before": done.before, "after": done.after, "changed": done.before != done.after}
-        )
-    elif done.before == done.after:
-        output.console().print(f"the outbox has schema {done.after} already")
+        output.print_object({"before": before, "after": after, "changed": before != after})
+    elif before == after:
+        output.say(f"the outbox already has schema {after}")
     else:
-        output.console().print(
-            f"the outbox was brought from schema {done.before or 'none'} to {done.after}"
-        )
+        output.say(f"the outbox was migrated from schema {before or 'none'} to {after}")

@@ -1,8 +1,8 @@
-"""How entries and tables are named on the command line, and what a shell may complete."""
+"""How the command line names entries and tables, and completes them in a shell."""
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -11,23 +11,26 @@ import typer
 from replicator.cli import output
 from replicator.config import load_settings
 from replicator.errors import EntryUnknown, ReplicatorError
-from replicator.operators import listing as inspect
+from replicator.operators import listing
 from replicator.operators.listing import Selection
+from replicator.outbox.opening import open_database
+from replicator.outbox.port import Database
 
-_MOST_DIGITS: Final = 19
-_MOST_OFFERED: Final = 50
+_MAX_NUMBER: Final = 2**63 - 1
+_MAX_DIGITS: Final = 19
+_MAX_OFFERED: Final = 50
 
 
-def entry_numbers(url: str, names: Sequence[str]) -> list[int]:
+def entry_numbers(database: Database, names: Sequence[str]) -> list[int]:
     """Return the numbers of entries that are named by number or by message id.
 
     Raises:
-        EntryUnknown: a message id is of another outbox.
-        typer.BadParameter: it is neither.
-        OutboxMissing, OutboxOutdated, OutboxTooNew, OutboxUnusable, OutboxUnavailable: as they say.
+        EntryUnknown: A message id is from another outbox.
+        typer.BadParameter: A name is neither.
+        see `Database.reading` for the rest.
     """
-    with inspect.reading(url) as connection:
-        ours = inspect.outbox_id(connection)
+    with database.reading() as connection:
+        ours = listing.outbox_id(connection)
     return [_entry_number(name, ours) for name in names]
 
 
@@ -35,59 +38,65 @@ def _entry_number(name: str, ours: str | None) -> int:
     identity, _, digits = name.rpartition("-")
     if identity and identity != ours:
         raise EntryUnknown(
-            f"the message {name} is from another outbox", hint="name the outbox with --outbox"
+            f"the message {name} is from another outbox", hint="name that outbox with --outbox"
         )
-    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
-    if not is_number or int(digits) >= 2**63:
-        raise typer.BadParameter(f"{name!r} is not the number of an entry")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
+    if not is_number or int(digits) > _MAX_NUMBER:
+        raise typer.BadParameter(f"{name!r} is neither an entry's number nor a message id")
     return int(digits)
 
 
-def _completed(context: Any, *, incomplete: str, what: str) -> Iterator[str]:
-    """Return what the outbox has of it. A shell shows no error: there is nothing to complete."""
-    flags = {"outbox.url": context.params.get("outbox")}
-    try:
-        settings = load_settings(context.params.get("config"), flags, require_tables=False)
-        with inspect.reading(settings.outbox.url) as connection:
-            if what == "table":
-                found = [str(feed.name) for feed in inspect.list_feeds(connection)]
-            else:
-                rows = inspect.list_entries(
-                    connection, Selection(what or None), limit=_MOST_OFFERED * 20
-                )
-                found = [str(row.id) for row in rows]
-    except ReplicatorError:
-        return iter(())
-    matching = (each for each in found if each.startswith(incomplete))
-    return itertools.islice(matching, _MOST_OFFERED)
+def ask(question: str) -> None:
+    """Ask a question and exit with status 1 unless the answer is yes.
+
+    Raises:
+        typer.BadParameter: Standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("no terminal to ask at: use --yes, or --dry-run to look")
+    if not typer.confirm(question, err=True):
+        output.note("nothing was changed")
+        raise typer.Exit(1)
 
 
-def complete_table(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a table that the outbox has a feed of."""
-    return list(_completed(ctx, incomplete=incomplete, what="table"))
+# Completion: nothing after an error, which a shell could not show.
+
+_Complete = Callable[[typer.Context, str], list[str]]
 
 
-def complete_entry(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest entries."""
-    return list(_completed(ctx, incomplete=incomplete, what=""))
+def _completer(find: Callable[[Any], Iterator[object]]) -> _Complete:
+    """Return what completes a word with what an outbox has, from its connection."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        flags = {"outbox.url": ctx.params.get("outbox")}
+        try:
+            settings = load_settings(ctx.params.get("config"), flags, require_tables=False)
+            with open_database(settings.outbox.url).reading() as connection:
+                found = [str(each) for each in find(connection)]
+        except ReplicatorError:
+            return []
+        matching = (each for each in found if each.startswith(incomplete))
+        return list(itertools.islice(matching, _MAX_OFFERED))
+
+    return complete
 
 
-def complete_parked(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest parked entries."""
-    return list(_completed(ctx, incomplete=incomplete, what="parked"))
+def _entries_of(state: str | None) -> _Complete:
+    """Return what completes the number of an entry, among the oldest."""
+    return _completer(
+        lambda connection: (
+            row.id
+            for row in listing.list_entries(connection, Selection(state), limit=_MAX_OFFERED * 20)
+        )
+    )
 
 
-def complete_pending(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete the number of one of the oldest pending entries."""
-    return list(_completed(ctx, incomplete=incomplete, what="pending"))
+_complete_table: Final = _completer(
+    lambda connection: (feed.name for feed in listing.list_feeds(connection))
+)
 
 
-OfTable = Annotated[
-    str | None,
-    typer.Option(
-        "--table", metavar="DB.TABLE", help="Only this table.", autocompletion=complete_table
-    ),
-]
+# Arguments and options.
 
 
 class State(StrEnum):
@@ -97,20 +106,25 @@ class State(StrEnum):
     PARKED = "parked"
 
 
+Table = Annotated[
+    str,
+    typer.Argument(metavar="TABLE", help="DATABASE.TABLE", autocompletion=_complete_table),
+]
+OfTable = Annotated[
+    str | None,
+    typer.Option(
+        "--table", metavar="DB.TABLE", help="Only this table.", autocompletion=_complete_table
+    ),
+]
 OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
+OfKey = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Only the document with this primary key."),
+]
+After = Annotated[str, typer.Option("--after", metavar="ID", help="Show entries after ID.")]
 
 
-def ask(question: str) -> None:
-    """Ask for a yes, and end with status 1 when it is a no.
-
-    Raises:
-        typer.BadParameter: there is no terminal to ask at.
-    """
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here: give --yes, or look with --dry-run")
-    if not typer.confirm(question, err=True):
-        output.note("nothing was changed")
-        raise typer.Exit(1)
-
-
-IsDry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+def entries(metavar: str, state: str | None = None) -> Any:
+    """Return the argument that names entries, best those in this state."""
+    help_text = "An entry's number, or a message id."
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=_entries_of(state))

@@ -1,11 +1,10 @@
-"""How commands write: tables and plain words for people, JSON for programs."""
+"""Output of the commands: tables and words for people, JSON for programs."""
 
 import base64
-import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,26 +16,39 @@ from rich.text import Text
 from replicator.domain import deep_json
 from replicator.log import redact_text
 
-# A table that goes to a file or into a pipe is not cut at a terminal's width.
-_WIDTH_OF_NO_TERMINAL: Final = 200
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+Facts = dict[str, Any]
+"""What a command says of one thing, under the keys that its JSON has."""
+Column = str | tuple[str, Callable[[Facts], object]]
+"""A heading, and what stands below it: without a function, the fact of that name.
+
+A heading that begins with ``#`` is right-aligned, for numbers; one that begins with ``…`` may be
+folded. The marks are not shown.
+"""
+
+# A table in a file or a pipe is not cut at a terminal's width.
+_WIDTH_WITHOUT_TERMINAL: Final = 200
 
 
 def console() -> Console:
-    """Return the console of data: standard output."""
-    width = None if sys.stdout.isatty() else _WIDTH_OF_NO_TERMINAL
+    """Return the console for data: standard output."""
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, width=width)
 
 
+def say(text: Text | str) -> None:
+    """Print a line of data for people, whatever its length."""
+    console().print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+
+
 def note(text: str) -> None:
-    """Tell something beside the data."""
+    """Print a note beside the data, on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
 
 
 def print_error(text: str, hint: str | None = None) -> None:
-    """Say what went wrong, a line for each problem, and what to do about it.
+    """Print what went wrong, a line for each problem, and what to do about it.
 
-    An address in it loses its password: a defect's text may come from any library.
+    Passwords of addresses are hidden: the text of a defect may come from any library.
     """
     out = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in redact_text(text).splitlines():
@@ -45,23 +57,95 @@ def print_error(text: str, hint: str | None = None) -> None:
         out.print(Text.assemble(("hint: ", "bold"), redact_text(hint)))
 
 
-def _other(value: object) -> object:
-    """Write what AMQP headers may hold and JSON has no form for."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return str(value)
+def silence_stdout() -> None:
+    """Discard silently what is still buffered for a reader that went away."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+# Data, for programs and for people.
+
+
+def print_rows(
+    rows: Iterable[Facts], columns: Sequence[Column], *, as_json: bool, empty: str
+) -> None:
+    """Print JSON, an object a line, or a table; or the note ``empty`` if a table has no rows."""
+    if as_json:
+        print_lines(rows)
+        return
+    made = table(rows, columns)
+    if made.row_count:
+        console().print(made)
+    else:
+        note(empty)
+
+
+def table(rows: Iterable[Facts], columns: Sequence[Column]) -> Table:
+    """Return a table for people."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    cells: list[Callable[[Facts], object]] = []
+    for column in columns:
+        heading, cell = column if isinstance(column, tuple) else (column, _fact(column))
+        cells.append(cell)
+        made.add_column(
+            heading.lstrip("#…"),
+            justify="right" if heading.startswith("#") else "left",
+            no_wrap=not heading.startswith("…"),
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*(_cell(cell(row)) for cell in cells))
+    return made
+
+
+def _fact(heading: str) -> Callable[[Facts], object]:
+    key = heading.lstrip("#…").replace(" ", "_")
+    return lambda facts: facts[key]
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, msgspec.Raw):
+        value = bytes(value).decode()
+    return value if isinstance(value, Text) else Text("" if value is None else str(value))
+
+
+def print_line(value: Any) -> None:
+    """Print one JSON object on one line, and flush."""
+    print_lines([value])
+
+
+def print_lines(values: Iterable[Any]) -> None:
+    """Print JSON objects, one on each line."""
+    for value in values:
+        sys.stdout.write(to_json(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_object(value: Any) -> None:
+    """Print one JSON object, indented."""
+    sys.stdout.write(pretty(to_json(value)) + "\n")
+    sys.stdout.flush()
+
+
+# JSON.
 
 
 def to_json(value: Any) -> bytes:
-    """Return JSON on one line; `msgspec.Raw` stays byte for byte as it is."""
+    """Return JSON on one line; `msgspec.Raw` stays as it is, byte for byte."""
     try:
         return msgspec.json.encode(value, enc_hook=_other)
     except UnicodeEncodeError:
         return msgspec.json.encode(_encodable(value), enc_hook=_other)
 
 
+def _other(value: object) -> object:
+    """Convert a value of an AMQP header that JSON has no form for."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
 def _encodable(value: Any) -> Any:
-    """Write bytes of an argument or a path that are no text as escapes, as on a terminal."""
+    """Replace bytes of an argument or a path that are not text by escapes, as on a terminal."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -71,21 +155,17 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-def _no_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
 def raw_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return JSON as it stands, and what is none as text, so that the whole stays JSON.
+    """Return JSON unchanged, and anything else as text, so that the whole is JSON.
 
-    Where JSON is nested deeper than parsers go, only its brackets are looked at.
+    JSON nested too deeply for the parsers is only checked for its brackets.
     """
     text = body.decode("utf-8", "replace")
     try:
         msgspec.json.decode(body)
     except (ValueError, RecursionError):
         try:
-            json.loads(body.decode(), parse_constant=_no_json)  # takes half a surrogate pair
+            json.loads(body.decode(), parse_constant=_refuse)  # takes half a surrogate pair
         except ValueError:
             return text
         except RecursionError:
@@ -96,91 +176,13 @@ def raw_or_text(body: bytes) -> msgspec.Raw | str:
     return msgspec.Raw(body)
 
 
-def print_line(value: Any) -> None:
-    """Print one JSON object on one line, at once."""
-    sys.stdout.write(to_json(value).decode() + "\n")
-    sys.stdout.flush()
-
-
-def print_lines(values: Iterable[Any]) -> None:
-    """Print JSON objects, one a line."""
-    for value in values:
-        sys.stdout.write(to_json(value).decode() + "\n")
-    sys.stdout.flush()
-
-
-def print_object(value: Any) -> None:
-    """Print one JSON object over several lines."""
-    sys.stdout.write(pretty(to_json(value)) + "\n")
-    sys.stdout.flush()
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def pretty(raw: bytes) -> str:
-    """Return JSON over several lines, and as it stands what is none or is nested too deep."""
+    """Return JSON indented; unchanged if it is not JSON or is nested too deeply."""
     try:
         return msgspec.json.format(raw, indent=2).decode()
     except (ValueError, RecursionError):
         return raw.decode("utf-8", "replace")
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Print a table for people; ``empty`` stands where there is no row.
-
-    A column whose name begins with ``#`` has numbers, right-aligned; one that begins with ``…``
-    may be folded. The marks are not shown.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        is_number, is_long = column.startswith("#"), column.startswith("…")
-        table.add_column(
-            column.lstrip("#…"),
-            justify="right" if is_number else "left",
-            no_wrap=not is_long,
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*("" if cell is None else Text(str(cell)) for cell in row))
-    if table.row_count:
-        console().print(table)
-    else:
-        note(empty)
-
-
-def instant(microseconds: int | None) -> str | None:
-    """Return an instant as RFC 3339, UTC, with milliseconds."""
-    if microseconds is None:
-        return None
-    moment = dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def human_seconds(seconds: float | None) -> str:
-    """Return a duration as people say it, in at most two units."""
-    if seconds is None:
-        return ""
-    if seconds < 10:
-        return f"{max(seconds, 0.0):.1f} s"
-    whole = round(seconds)
-    for size, unit, smaller_size, smaller in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // smaller_size
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
-
-
-def human_bytes(count: float) -> str:
-    """Return a size as people say it."""
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:
-        count /= 1024
-        unit += 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
-
-
-def silence_stdout() -> None:
-    """Let what is still buffered for a reader that went away go nowhere, without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

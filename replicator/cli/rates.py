@@ -1,36 +1,28 @@
-"""How fast things go, and where that leads: from what ``/status`` said a moment ago and says now.
+"""Rates and a forecast, from the facts of ``/status`` over the last seconds.
 
-Pure; the caller says what the time is.
+Pure; the caller passes the time.
 """
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-Facts = dict[str, Any]
+from replicator.cli.output import Facts
 
-_MOST_SAMPLES: Final = 11  # ten seconds of one each
-_STEADY: Final = 0.05  # entries a second: less is none
-_FAR: Final = 30 * 86400.0  # seconds; what is further away is no forecast
-
-
-class Sample(NamedTuple):
-    """What was known at an instant."""
-
-    at: float  # monotonic seconds
-    facts: Facts
-    confirmed: float | None  # since the service started; None: it is not known
+_MAX_MOMENTS: Final = 11  # ten seconds, one a second
+_STEADY: Final = 0.05  # entries a second; a smaller change counts as none
+_FAR: Final = 30 * 86400.0  # seconds; nothing is forecast beyond
 
 
 class Forecast(NamedTuple):
-    """Where the backlog goes at the present rate."""
+    """Where the backlog goes at the present rate: its state, and when it is reached."""
 
     state: Literal["unknown", "empty", "steady", "drains", "fills", "full"]
     seconds: float | None = None  # until it is empty, or full
 
 
 class Rates(NamedTuple):
-    """Changes a second over the last seconds; None where it cannot be known."""
+    """Changes per second over the last seconds; None where unknown."""
 
     seconds: float
     captured: Mapping[str, float]  # by table
@@ -40,28 +32,47 @@ class Rates(NamedTuple):
     bytes: float
 
 
+class _Moment(NamedTuple):
+    """What was known then."""
+
+    at: float
+    facts: Facts
+    confirmed: float | None
+
+    @property
+    def captured(self) -> dict[str, int]:
+        return {feed["table"]: feed["captured"] for feed in self.facts["feeds"]}
+
+
 class Speedometer:
-    """Keeps the last samples; starts anew when they do not belong together."""
+    """Keeps the last moments; starts again when the service restarted or was away."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
-        self._samples: deque[Sample] = deque(maxlen=_MOST_SAMPLES)
+        """Start without moments."""
+        self._moments: deque[_Moment] = deque(maxlen=_MAX_MOMENTS)
 
-    def add(self, sample: Sample) -> None:
-        """Take a sample; in the order of their instants."""
-        if self._samples and not _is_continued(self._samples[-1], sample):
-            self._samples.clear()
-        self._samples.append(sample)
+    def add(self, at: float, facts: Facts, confirmed: float | None) -> None:
+        """Add what is known at an instant; they come in their order.
+
+        Args:
+            at: monotonic seconds.
+            facts: those of ``/status``.
+            confirmed: how many entries since the service started; None if unknown.
+        """
+        now = _Moment(at, facts, confirmed)
+        if self._moments and not _is_continued(self._moments[-1], now):
+            self._moments.clear()
+        self._moments.append(now)
 
     def rates(self) -> Rates | None:
-        """Return the rates; None until there are two samples."""
-        if len(self._samples) < 2:
+        """Return the rates; None until there are two moments."""
+        if len(self._moments) < 2:
             return None
-        first, last = self._samples[0], self._samples[-1]
+        first, last = self._moments[0], self._moments[-1]
         seconds = last.at - first.at
         if seconds <= 0:
             return None
-        before, now = _captured(first.facts), _captured(last.facts)
+        before = first.captured
         confirmed = None
         if first.confirmed is not None and last.confirmed is not None:
             confirmed = (last.confirmed - first.confirmed) / seconds
@@ -72,7 +83,10 @@ class Speedometer:
 
         return Rates(
             seconds=seconds,
-            captured={t: (count - before.get(t, count)) / seconds for t, count in now.items()},
+            captured={
+                table: (count - before.get(table, count)) / seconds
+                for table, count in last.captured.items()
+            },
             confirmed=confirmed,
             pending=rate("pending"),
             entries=rate("pending", "parked"),
@@ -80,23 +94,18 @@ class Speedometer:
         )
 
 
-def _captured(facts: Facts) -> dict[str, int]:
-    return {feed["table"]: feed["captured"] for feed in facts["feeds"]}
-
-
-def _is_continued(before: Sample, now: Sample) -> bool:
-    """Whether both are of one run: else counts may have begun again, or stood still unseen."""
-    if before.facts["running"] != now.facts["running"]:
-        return False
-    if before.facts["outbox"]["id"] != now.facts["outbox"]["id"]:
-        return False
-    if (before.confirmed is None) != (now.confirmed is None):
-        return False
-    return (now.confirmed or 0) >= (before.confirmed or 0)
+def _is_continued(before: _Moment, now: _Moment) -> bool:
+    """Return whether both are of one run; otherwise counters may have started again."""
+    return (
+        before.facts["running"] == now.facts["running"]
+        and before.facts["outbox"]["id"] == now.facts["outbox"]["id"]
+        and (before.confirmed is None) == (now.confirmed is None)
+        and (now.confirmed or 0) >= (before.confirmed or 0)
+    )
 
 
 def forecast(outbox: Facts, rates: Rates | None) -> Forecast:
-    """Return when the outbox is full or empty if everything goes on like this."""
+    """Return when the outbox is full or empty at the present rates."""
     if outbox["full"]:
         return Forecast("full")
     if rates is None:

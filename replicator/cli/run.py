@@ -15,11 +15,6 @@ _LogFormat = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("run", epilog="Example: replicator run --table change_example.mytable")(run)
-
-
 def run(  # noqa: PLR0913 -- an argument for each option
     *,
     table: options.Tables = None,
@@ -34,8 +29,8 @@ def run(  # noqa: PLR0913 -- an argument for each option
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
-    What flags and environment leave out comes from the settings file, then from the defaults:
-    both servers on this machine, and the outbox replicator.db here.
+    Flags win over the environment, that over the settings file, that over the defaults: both
+    servers on this machine, and the outbox replicator.db in this directory.
     """
     settings = options.settings_from(
         config,

@@ -1,72 +1,68 @@
-"""``replicator status --watch``: the same facts, again and again, and how fast they change."""
+"""``replicator status --watch``: the facts each second, with their rates."""
 
 import datetime as dt
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from replicator.cli import output
-from replicator.cli.rates import Facts, Forecast, Rates, Sample, Speedometer, forecast
+from replicator.cli import output, summary
+from replicator.cli.output import Facts
+from replicator.cli.rates import Forecast, Rates, Speedometer, forecast
+from replicator.domain.instants import shown
+from replicator.domain.words import duration
 from replicator.errors import TransientError
 
 _EVERY_SECONDS: Final = 1.0
-# A refresh that is dear (a large backlog is counted without its service) shall not be all we do.
-_MOST_SHARE: Final = 0.25
-_HEADINGS: Final = {"service": "replicator", "outbox": "outbox", "broker": "broker"}
+# Max share of the time for refreshing, which is slow when a large backlog is counted without its
+# service.
+_MAX_SHARE: Final = 0.25
 
 Take = Callable[[], tuple[Facts, float | None]]
-"""Returns the facts of ``/status``, and what was confirmed since the service started."""
-Words = Callable[[Facts], Sequence[str]]
-"""Says in a line each how service, outbox and broker are."""
-Troubles = Callable[[Facts], Iterable[Text]]
-"""Says in a line each what is wrong right now, and what to do."""
+"""Returns the facts of ``/status``, and the entries confirmed since the service started."""
 _Show = Callable[[Facts, Rates | None], None]
+_Complain = Callable[[str], None]
 
 
-def watch(
-    take: Take, words: Words, troubles: Troubles, *, as_json: bool, count: int | None
-) -> None:
-    """Show the facts each second until Ctrl-C, or so many times.
+def watch(take: Take, *, as_json: bool, count: int | None) -> None:
+    """Show the facts each second until Ctrl-C, or ``count`` times.
 
     Raises:
-        ReplicatorError: the facts could not be had the first time. Later only what does not pass
-            by itself ends it.
+        ReplicatorError: The facts cannot be read the first time. Later a transient error is shown
+            and only a permanent one is raised.
     """
     speedometer = Speedometer()
-    shown = 0
+    times = 0
     try:
-        with _display(words, troubles, as_json=as_json) as (show, complain):
+        with _display(as_json=as_json) as (show, complain):
             while True:
                 started = time.monotonic()
                 try:
                     facts, confirmed = take()
                 except TransientError as err:
-                    if not shown:
+                    if not times:
                         raise
                     complain(str(err))
                 else:
-                    speedometer.add(Sample(time.monotonic(), facts, confirmed))
+                    speedometer.add(time.monotonic(), facts, confirmed)
                     show(facts, speedometer.rates())
-                shown += 1
-                if shown == count:
+                times += 1
+                if times == count:
                     return
                 took = time.monotonic() - started
-                time.sleep(max(_EVERY_SECONDS - took, took / _MOST_SHARE - took, 0.0))
+                time.sleep(max(_EVERY_SECONDS - took, took / _MAX_SHARE - took, 0.0))
     except KeyboardInterrupt:
         return
 
 
 @contextmanager
-def _display(
-    words: Words, troubles: Troubles, *, as_json: bool
-) -> Iterator[tuple[_Show, Callable[[str], None]]]:
+def _display(*, as_json: bool) -> Iterator[tuple[_Show, _Complain]]:
+    """Give what shows the facts, and what says why there are none this time."""
     if as_json:
         yield (
             lambda facts, rates: output.print_line(_with_rates(facts, rates)),
@@ -80,9 +76,7 @@ def _display(
     else:
         with Live(console=output.console(), auto_refresh=False) as live:
             yield (
-                lambda facts, rates: live.update(
-                    _screen(facts, rates, words, troubles), refresh=True
-                ),
+                lambda facts, rates: live.update(_screen(facts, rates), refresh=True),
                 lambda text: live.update(Text(f"{_clock()}  {text}"), refresh=True),
             )
 
@@ -92,8 +86,8 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _now() -> str | None:
+    return shown(time.time_ns() // 1000)
 
 
 def _clock() -> str:
@@ -102,9 +96,9 @@ def _clock() -> str:
 
 def _with_rates(facts: Facts, rates: Rates | None) -> Facts:
     where = forecast(facts["outbox"], rates)
-    shown: Any = None
+    speeds = None
     if rates is not None:
-        shown = {
+        speeds = {
             "seconds": round(rates.seconds, 3),
             "captured_per_second": {t: round(rate, 3) for t, rate in rates.captured.items()},
             "confirmed_per_second": _rounded(rates.confirmed),
@@ -114,7 +108,7 @@ def _with_rates(facts: Facts, rates: Rates | None) -> Facts:
     return {
         "at": _now(),
         **facts,
-        "rates": shown,
+        "rates": speeds,
         "forecast": {"state": where.state, "seconds": _rounded(where.seconds)},
     }
 
@@ -128,7 +122,7 @@ def _a_second(rate: float | None) -> str:
 
 
 def _forecast_words(where: Forecast) -> str:
-    after = output.human_seconds(where.seconds)
+    after = duration(where.seconds or 0.0)
     return {
         "unknown": "not known yet",
         "empty": "empty",
@@ -140,7 +134,7 @@ def _forecast_words(where: Forecast) -> str:
 
 
 def _line(facts: Facts, rates: Rates | None) -> str:
-    """Return everything on one line, for a file or a pipe."""
+    """Return one line, for a file or a pipe."""
     outbox, broker = facts["outbox"], facts["broker"]
     state = "ready" if facts["ready"] else "not ready" if facts["running"] else "not running"
     captured = None if rates is None else sum(rates.captured.values())
@@ -151,7 +145,7 @@ def _line(facts: Facts, rates: Rates | None) -> str:
         f"confirmed {_a_second(rates and rates.confirmed)}",
         f"pending {outbox['pending']:,}",
         f"parked {outbox['parked']:,}",
-        f"oldest {output.human_seconds(outbox['oldest_entry_age_seconds'])}",
+        f"oldest {duration(outbox['oldest_entry_age_seconds'])}",
         f"in flight {'?' if broker is None else broker['in_flight']}",
         _forecast_words(forecast(outbox, rates)),
     ]
@@ -159,29 +153,26 @@ def _line(facts: Facts, rates: Rates | None) -> str:
     return "  ".join(parts)
 
 
-def _screen(facts: Facts, rates: Rates | None, words: Words, troubles: Troubles) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("table", "state", "captured", "total", "documents", "gap"):
-        is_number = name in {"captured", "total", "documents"}
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    for feed in facts["feeds"]:
-        table.add_row(
-            Text(feed["table"]),
-            Text(feed["state"], "green" if feed["state"] == "ready" else "yellow"),
-            _a_second(None if rates is None else rates.captured.get(feed["table"])),
-            f"{feed['captured']:,}",
-            f"{feed['snapshot_documents']:,}",
-            Text(f"{feed['gap']['cause']} since {feed['gap']['from']}" if feed["gap"] else ""),
-        )
-    lines = [
-        Text.assemble((f"{name:11}", "bold"), said)
-        for name, said in zip(_HEADINGS.values(), words(facts), strict=True)
-    ]
-    confirmed = _a_second(rates and rates.confirmed)
-    lines.append(Text.assemble(("confirmed  ", "bold"), confirmed))
-    lines.append(
-        Text.assemble(("backlog    ", "bold"), _forecast_words(forecast(facts["outbox"], rates)))
-    )
+def _screen(facts: Facts, rates: Rates | None) -> Group:
+    captured = {} if rates is None else rates.captured
     return Group(
-        *lines, *troubles(facts), Text(""), table, Text(""), Text(f"{_clock()}  Ctrl-C ends", "dim")
+        *summary.lines(facts),
+        summary.line("confirmed", _a_second(rates and rates.confirmed)),
+        summary.line("backlog", _forecast_words(forecast(facts["outbox"], rates))),
+        output.table(
+            facts["feeds"],
+            [
+                "table",
+                ("state", _coloured_state),
+                ("#captured", lambda feed: _a_second(captured.get(feed["table"]))),
+                ("#total", lambda feed: f"{feed['captured']:,}"),
+                ("#documents", lambda feed: f"{feed['snapshot_documents']:,}"),
+                ("gap", summary.gap_words),
+            ],
+        ),
+        Text(f"{_clock()}  Ctrl-C stops", "dim"),
     )
+
+
+def _coloured_state(feed: Facts) -> Text:
+    return Text(feed["state"], "green" if feed["state"] == "ready" else "yellow")

@@ -25,7 +25,7 @@ from replicator.log import redact_text, redact_url
 
 CONFIG_VARIABLE = "REPLICATOR_CONFIG"
 
-_FLAGS = {
+FLAGS = {
     "tables": "--table",
     "rethinkdb.url": "--rethinkdb",
     "rabbitmq.url": "--rabbitmq",
@@ -181,7 +181,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
 
 def _from_flags(flags: Mapping[str, Any], problems: list[str]) -> _Layer:
     layer = {
-        key: _Given(value, f"flag {_FLAGS.get(key, '--' + key.replace('.', '-'))}")
+        key: _Given(value, f"flag {FLAGS.get(key, '--' + key.replace('.', '-'))}")
         for key, value in flags.items()
         if value is not None and not (key == "tables" and not value)
     }

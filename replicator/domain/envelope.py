@@ -4,13 +4,14 @@ In each of them the values are the bytes that RethinkDB sent. A body is made whe
 captured and kept as it is: entries from before a changed setting keep their form.
 """
 
-import datetime as dt
 import json
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 
+from replicator.domain import deep_json
+from replicator.domain.instants import rfc3339
 from replicator.domain.model import Entry, Op, Origin, TableName
 from replicator.domain.properties import message_id
 
@@ -25,7 +26,6 @@ STRUCTURED: Final = b'{"specversion":'
 
 _CONNECTOR: Final = "rethinkdb"
 _OPS: Final = {Op.CREATE: b"c", Op.UPDATE: b"u", Op.DELETE: b"d"}
-_EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 
 def change_envelope(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> bytes:
@@ -80,7 +80,7 @@ def _cloud_event(outbox: str, name: TableName) -> Seal:
             source,
             entry.op.value.encode(),
             json.dumps(entry.key).encode(),
-            _instant(entry.captured_at).encode(),
+            rfc3339(entry.captured_at).encode(),
             entry.origin.value.encode(),
             entry.body,
         )
@@ -121,9 +121,19 @@ def _debezium(outbox: str, name: TableName, version: str) -> Seal:
     return seal
 
 
-def _instant(microseconds: int) -> str:
-    moment = _EPOCH + dt.timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def new_document(body: bytes) -> bytes:
+    """Return the new document in a body of any envelope: raw JSON, ``null`` for none.
+
+    Raises:
+        ValueError: it is not such a body.
+    """
+    members = deep_json.members(body)
+    if "specversion" in members:
+        members = deep_json.members(members.get("data", b""))
+    document = members.get("after", members.get("new_val"))
+    if document is None:
+        raise ValueError("the body has no new document")
+    return document
 
 
 def key_document(primary_key: str, key: str) -> bytes:

@@ -5,9 +5,9 @@ more messages a second below that size (docs/performance.md). The id names the o
 entry: it is the same in every redelivery and its number only grows.
 """
 
-import datetime as dt
 from typing import Final
 
+from replicator.domain.instants import rfc3339
 from replicator.domain.model import Entry, Origin, TableName
 
 ORIGIN_HEADER: Final = "x-replicator-origin"
@@ -47,7 +47,6 @@ def compact_headers(entry: Entry) -> dict[str, str | int] | None:
 
 def full_headers(entry: Entry, name: TableName) -> dict[str, str | int]:
     """Return the headers of ``rabbitmq.headers = "full"``."""
-    captured = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(microseconds=entry.captured_at)
     return {
         "x-replicator-db": name.database,
         "x-replicator-table": name.table,
@@ -55,7 +54,5 @@ def full_headers(entry: Entry, name: TableName) -> dict[str, str | int]:
         "x-replicator-key": entry.key,
         ORIGIN_HEADER: entry.origin.value,
         "x-replicator-entry": entry.number,
-        "x-replicator-captured-at": captured.isoformat(timespec="microseconds").replace(
-            "+00:00", "Z"
-        ),
+        "x-replicator-captured-at": rfc3339(entry.captured_at),
     }

@@ -1,51 +1,57 @@
 """What operators do to entries: redrive, park, discard. Recorded in the transaction that does it.
 
-Safe while the service runs: it hears of it within seconds (`replicator.store.orders`). Nothing
-is half done: whatever is named together is changed in one transaction, or not at all. Only to
-redrive all goes in several, each of them whole, so that the service can write in between.
+Safe while the service runs: it hears of it within seconds (`replicator.store.orders`). What is
+named together is changed in one transaction, or not at all. Only to redrive all takes several,
+each of them whole, so that the service can write in between.
 """
 
-import getpass
-import os
-import socket
-import time
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, select, update
 
+from replicator.domain.envelope import NULL, new_document
+from replicator.domain.index import DELETED
 from replicator.domain.ranges import runs
-from replicator.errors import EntryUnknown
+from replicator.domain.reconcile import digest
 from replicator.operators.listing import (
-    ENTRY_COLUMNS,
     EntryRow,
     Selection,
-    StoredEntry,
     conditions_of,
-    entry_row,
-    outbox_id,
-    reading,
+    find_entries,
+    unknown,
 )
-from replicator.operators.supersession import Supersession
-from replicator.outbox import feeds
-from replicator.outbox import orders as operations
-from replicator.outbox.migrations import require_current
+from replicator.outbox import orders
 from replicator.outbox.orders import OPERATOR, Action
-from replicator.outbox.records import sound
-from replicator.outbox.schema import PARKED, PENDING, entries
-from replicator.outbox.sqlite.connection import database_path, open_engine, translated
-from replicator.retry import Result, Retrying
+from replicator.outbox.port import Database
+from replicator.outbox.schema import PARKED, PENDING, documents, entries
+from replicator.retry import Retrying
 
 _STEP_ENTRIES: Final = 1000
-# To look for newer entries of their documents, the whole outbox is read. It is done for so many at
-# once, which bounds the temporary space.
-_LOOK_ENTRIES: Final = 50_000
-_SOME: Final = 5
-_ATTEMPTS: Final = 3  # each waits five seconds for a lock
+_NEEDED_STATE: Final = {Action.REDRIVE: PARKED, Action.PARK: PENDING}
+
+_MAX_ATTEMPTS: Final = 3
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
-class Change(NamedTuple):
+def patiently(action: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate what needs the right to write: it is tried again if the service kept that.
+
+    Each attempt waits for it (`Database.writing`).
+    """
+
+    @functools.wraps(action)
+    def patient(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        retrying = Retrying(max_attempts=_MAX_ATTEMPTS)
+        return retrying.until_done(functools.partial(action, *args, **kwargs))
+
+    return patient
+
+
+class Changed(NamedTuple):
     """What was done to an entry."""
 
     entry: EntryRow  # as it was before
@@ -53,43 +59,37 @@ class Change(NamedTuple):
     is_superseded: bool | None = None  # of a redriven one; None: it cannot be told
 
 
-def actor() -> str:
-    """Return who gives the command, as ``user@host``; a user without a name by its number."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
-def look_up(url: str, numbers: Sequence[int]) -> list[EntryRow]:
+def look_up(
+    connection: Connection, numbers: Sequence[int], *, are_all_needed: bool = True
+) -> list[EntryRow]:
     """Return entries in the order of their numbers, each once.
 
     Raises:
-        EntryUnknown: one of them is not there.
-        OutboxMissing, OutboxOutdated, OutboxTooNew, OutboxUnusable, OutboxUnavailable: as they say.
+        EntryUnknown: one of them is not there, and all are needed.
     """
-    with reading(url) as connection:
-        return [row for row, _ in _found(connection, numbers)]
+    found = [row for some in _in_steps(numbers) for row in find_entries(connection, some)]
+    missing = sorted(set(numbers) - {row.id for row in found})
+    if missing and are_all_needed:
+        raise unknown(missing, "; nothing was changed")
+    return found
 
 
-def redrive(url: str, numbers: Sequence[int], *, is_dry: bool = False) -> list[Change]:
+def redrive(database: Database, numbers: Sequence[int], *, is_dry: bool = False) -> list[Changed]:
     """Make parked entries pending again, all of them or none; safe to repeat.
 
     Raises:
-        see `look_up`.
+        EntryUnknown: one of them is not there.
+        see `Database.writing` for the rest.
     """
-    with reading(url) as connection:
-        parked = [row.id for row, _ in _found(connection, numbers) if row.state == PARKED]
-        with _looking(connection, parked) as supersession:
-            verdicts = _verdicts(supersession, parked)
-    done = _changed(url, numbers, Action.REDRIVE, is_dry=is_dry)
-    return [each._replace(is_superseded=verdicts.get(each.entry.id)) for each in done]
+    with database.reading() as connection:
+        superseded = _superseded(connection, numbers)
+    done = _change(database, numbers, Action.REDRIVE, is_dry=is_dry)
+    return [each._replace(is_superseded=superseded.get(each.entry.id)) for each in done]
 
 
 def redrive_all(
-    url: str, table: str | None = None, *, is_dry: bool = False
-) -> Iterator[list[Change]]:
+    database: Database, table: str | None = None, *, is_dry: bool = False
+) -> Iterator[list[Changed]]:
     """Make all parked entries pending again, a thousand in a transaction; yields each of those.
 
     An entry that is parked again meanwhile is not redriven a second time. What was yielded is
@@ -97,173 +97,133 @@ def redrive_all(
 
     Raises:
         TableUnusable: the outbox has no feed of this table.
-        see `look_up` for the rest.
+        see `Database.writing` for the rest.
     """
-    with reading(url) as connection:
-        conditions = conditions_of(Selection(PARKED, table), feeds.names(connection))
+    with database.reading() as connection:
+        conditions = conditions_of(connection, Selection(PARKED, table))
+        query = select(entries.c.id).where(*conditions).order_by(entries.c.id).limit(_STEP_ENTRIES)
         after = 0
-        while numbers := _next(connection, conditions, after):
+        while numbers := connection.scalars(query.where(entries.c.id > after)).all():
             after = numbers[-1]
-            with _looking(connection, numbers) as supersession:
-                for start in range(0, len(numbers), _STEP_ENTRIES):
-                    step = numbers[start : start + _STEP_ENTRIES]
-                    verdicts = _verdicts(supersession, step)
-                    done = _changed(url, step, Action.REDRIVE, is_dry=is_dry, are_all_needed=False)
-                    yield [
-                        each._replace(is_superseded=verdicts[each.entry.id])
-                        for each in done
-                        if each.is_changed
-                    ]
+            superseded = _superseded(connection, numbers)
+            done = _change(database, numbers, Action.REDRIVE, is_dry=is_dry, are_all_needed=False)
+            yield [
+                each._replace(is_superseded=superseded.get(each.entry.id))
+                for each in done
+                if each.is_changed
+            ]
 
 
-def _next(connection: Connection, conditions: Sequence[Any], after: int) -> Sequence[int]:
-    query = select(entries.c.id).where(entries.c.id > after, *conditions)
-    return connection.scalars(query.order_by(entries.c.id).limit(_LOOK_ENTRIES)).all()
-
-
-@contextmanager
-def _looking(connection: Connection, parked: Sequence[int]) -> Iterator[Supersession]:
-    supersession = Supersession(
-        connection, after=min(parked, default=1) - 1, up_to=max(parked, default=0)
-    )
-    try:
-        yield supersession
-    finally:
-        supersession.close()
-
-
-def _verdicts(supersession: Supersession, parked: Sequence[int]) -> dict[int, bool | None]:
-    """Return which entries are superseded, as of now."""
-    supersession.look()
-    return {number: supersession.of(number) for number in sorted(parked)}
-
-
-def park(url: str, numbers: Sequence[int], *, is_dry: bool = False) -> list[Change]:
+def park(database: Database, numbers: Sequence[int], *, is_dry: bool = False) -> list[Changed]:
     """Set pending entries aside, all of them or none; safe to repeat.
 
     What the running service is publishing at this moment may be delivered all the same.
 
     Raises:
-        see `look_up`.
+        see `redrive`.
     """
-    return _changed(url, numbers, Action.PARK, is_dry=is_dry)
+    return _change(database, numbers, Action.PARK, is_dry=is_dry)
 
 
-def discard(url: str, numbers: Sequence[int], *, is_dry: bool = False) -> list[Change]:
+def discard(database: Database, numbers: Sequence[int], *, is_dry: bool = False) -> list[Changed]:
     """Drop entries for good, all of them or none; like `park` for what is being published.
 
     Raises:
-        see `look_up`.
+        see `redrive`.
     """
-    return _changed(url, numbers, Action.DISCARD, is_dry=is_dry)
+    return _change(database, numbers, Action.DISCARD, is_dry=is_dry)
 
 
-def _found(
-    connection: Connection, numbers: Sequence[int], *, are_all_needed: bool = True
-) -> list[tuple[EntryRow, int]]:
-    """Return entries and their feeds."""
-    names, identity = feeds.names(connection), outbox_id(connection) or ""
-    wanted = sorted(set(numbers))
-    rows: list[Any] = []
-    for start in range(0, len(wanted), _STEP_ENTRIES):
-        some = wanted[start : start + _STEP_ENTRIES]
-        rows += connection.execute(
-            select(*ENTRY_COLUMNS).where(entries.c.id.in_(some)).order_by(entries.c.id)
-        ).all()
-    found = sound(map(tuple, rows), StoredEntry, entries.name)
-    missing = sorted(set(wanted) - {row.id for row in found})
-    if missing and are_all_needed:
-        more = f" and {len(missing) - _SOME} more" if len(missing) > _SOME else ""
-        named = ", ".join(map(str, missing[:_SOME])) + more
-        raise EntryUnknown(
-            f"there is no entry {named} in this outbox; nothing was changed",
-            hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
-            "those that are left",
-        )
-    return [(entry_row(row, names, identity), row.feed_id) for row in found]
-
-
-def _changed(
-    url: str,
+@patiently
+def _change(
+    database: Database,
     numbers: Sequence[int],
     action: Action,
     *,
     is_dry: bool,
     are_all_needed: bool = True,
-) -> list[Change]:
-    def change() -> list[Change]:
-        with writing(url) as connection:
-            found = _found(connection, numbers, are_all_needed=are_all_needed)
-            to_do = [each for each in found if _is_to_do(action, each[0].state)]
-            _apply(connection, action, [row.id for row, _ in to_do])
-            operations.record(connection, _records(action, to_do))
-            return [Change(row, _is_to_do(action, row.state)) for row, _ in found]
-
-    if is_dry:
-        with reading(url) as connection:
-            found = _found(connection, numbers, are_all_needed=are_all_needed)
-            return [Change(row, _is_to_do(action, row.state)) for row, _ in found]
-    return patiently(change)
+) -> list[Changed]:
+    with database.reading() if is_dry else database.writing() as connection:
+        found = look_up(connection, numbers, are_all_needed=are_all_needed)
+        done = [Changed(row, row.state == _NEEDED_STATE.get(action, row.state)) for row in found]
+        if not is_dry:
+            _apply(connection, action, [each.entry for each in done if each.is_changed])
+    return done
 
 
-def _is_to_do(action: Action, state: str) -> bool:
-    needed = {Action.REDRIVE: PARKED, Action.PARK: PENDING}
-    return state == needed.get(action, state)
+def _apply(connection: Connection, action: Action, changed: Sequence[EntryRow]) -> None:
+    match action:
+        case Action.REDRIVE:
+            change: Any = update(entries).values(state=PENDING, reason=None)
+        case Action.PARK:
+            change = update(entries).values(state=PARKED, reason=OPERATOR)
+        case _:
+            change = delete(entries)
+    for some in _in_steps([row.id for row in changed]):
+        connection.execute(change.where(some))
+    orders.record(connection, action, _records(action, changed))
 
 
-def _apply(connection: Connection, action: Action, numbers: Sequence[int]) -> None:
-    for start in range(0, len(numbers), _STEP_ENTRIES):
-        where = entries.c.id.in_(numbers[start : start + _STEP_ENTRIES])
-        match action:
-            case Action.REDRIVE:
-                change: Any = update(entries).values(state=PENDING, reason=None)
-            case Action.PARK:
-                change = update(entries).values(state=PARKED, reason=OPERATOR)
-            case _:
-                change = delete(entries)
-        connection.execute(change.where(where))
-
-
-def _records(action: Action, changed: Sequence[tuple[EntryRow, int]]) -> list[dict[str, Any]]:
-    common = {"at": time.time_ns() // 1000, "actor": actor(), "action": action.value}
+def _records(action: Action, changed: Sequence[EntryRow]) -> list[dict[str, Any]]:
     if action is Action.REDRIVE:
         # Nothing is lost by it, and there may be a million of them.
         return [
-            common | {"first_entry": first, "last_entry": last, "was": PARKED}
-            for first, last in runs(row.id for row, _ in changed)
+            {"first_entry": first, "last_entry": last, "was": PARKED}
+            for first, last in runs(row.id for row in changed)
         ]
     return [
-        common
-        | {
-            "feed_id": feed_id,
+        {
+            "feed_id": row.feed_id,
             "first_entry": row.id,
             "last_entry": row.id,
             "key": row.key,
-            "op": row.op,
+            "op": row.op.value,
             "captured_at": row.captured_at,
             "was": row.state,
         }
-        for row, feed_id in changed
+        for row in changed
     ]
 
 
-@contextmanager
-def writing(url: str) -> Iterator[Connection]:
-    """Change an outbox in one transaction, which holds its write lock from the beginning.
+def _superseded(connection: Connection, numbers: Sequence[int]) -> dict[int, bool | None]:
+    """Return which of these entries that are parked are superseded, as of now.
 
-    Raises:
-        see `look_up`.
+    To deliver one takes its document to another state than the last that was captured. That state
+    may wait in the outbox too, and then follows it: the outbox does not tell what consumers have.
     """
-    engine = open_engine(url)
-    with translated(database_path(url)), engine.begin() as connection:
-        require_current(connection)
-        yield connection
+    query = (
+        select(entries.c.id, entries.c.body, documents.c.digest)
+        .outerjoin_from(
+            entries,
+            documents,
+            (documents.c.feed_id == entries.c.feed_id) & (documents.c.key == entries.c.key),
+        )
+        .where(entries.c.state == PARKED)
+    )
+    found: dict[int, bool | None] = {}
+    for some in _in_steps(numbers):
+        with connection.execute(query.where(some)) as rows:
+            found |= {number: _differs(body, indexed) for number, body, indexed in rows}
+    return found
 
 
-def patiently(action: Callable[[], Result]) -> Result:
-    """Do what needs the lock again when the service kept it all the time.
+def _differs(body: object, indexed: object) -> bool | None:
+    """Return whether a body's new state is not the index's; None when the body does not tell."""
+    if not isinstance(body, bytes):
+        return None
+    try:
+        document = new_document(body)
+    except ValueError:
+        return None
+    state = None if document == NULL else digest(document)
+    return state != (None if indexed == DELETED else indexed)
 
-    Raises:
-        OutboxUnavailable: it did so for a quarter of a minute, or the disk is full.
+
+def _in_steps(numbers: Sequence[int]) -> Iterator[ColumnElement[bool]]:
+    """Return conditions that hold for all of these numbers together, in growing order.
+
+    A statement takes a bounded number of values.
     """
-    return Retrying(max_attempts=_ATTEMPTS).until_done(action)
+    wanted = sorted(set(numbers))
+    for start in range(0, len(wanted), _STEP_ENTRIES):
+        yield entries.c.id.in_(wanted[start : start + _STEP_ENTRIES])

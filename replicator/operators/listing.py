@@ -2,37 +2,59 @@
 
 Every statement is a transaction of its own, and what goes over all entries goes in short steps:
 a long reader would keep SQLite's write-ahead log from being reset, and it would grow. So a list
-is no instant's picture: entries may be confirmed while it is read.
+does not show one instant: entries may be confirmed while it is read.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from replicator.domain.feed import Feed
 from replicator.domain.feed_element import normal_key
 from replicator.domain.feed_state import FeedState
-from replicator.domain.model import Cause, Op, Origin, TableName
+from replicator.domain.model import Cause, Count, Instant, Op, Origin
 from replicator.domain.properties import message_id
 from replicator.domain.reconcile import TableRules
 from replicator.errors import EntryUnknown, TableUnusable
-from replicator.outbox import feeds
-from replicator.outbox.migrations import require_current
+from replicator.outbox.feeds import open_gap, read_row
 from replicator.outbox.port import Totals
-from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
-from replicator.outbox.schema import PARKED, PENDING, entries, meta
-from replicator.outbox.schema import feeds as feeds_table
-from replicator.outbox.schema import gaps as gaps_table
-from replicator.outbox.sqlite.connection import database_path, open_reader, translated
+from replicator.outbox.records import OutboxId, sound, sound_key
+from replicator.outbox.schema import PARKED, PENDING, entries, feeds, gaps, meta
 
 _STEP_ENTRIES: Final = 5000
-MOST_NUMBER: Final = 2**63 - 1  # of SQLite, and of PostgreSQL
+_MAX_NAMED: Final = 5
+# As text: SQLite takes the partial index only for the very words it was made with.
+_IS_PARKED: Final = text(f"entries.state = '{PARKED}'")
+_TABLE: Final = feeds.c.database_name + "." + feeds.c.table_name
 
-ENTRY_COLUMNS: Final = (
+
+class EntryRow(NamedTuple):
+    """An entry without its body; instants in microseconds since the epoch."""
+
+    id: Count
+    feed_id: int
+    key: str  # the primary key as JSON text
+    op: Op
+    origin: Origin
+    state: Literal["pending", "parked"]
+    captured_at: Instant
+    attempts: Count
+    reason: str | None
+    last_error: str | None
+    bytes: Count
+    table: str  # database.table
+    outbox_id: OutboxId
+
+    @property
+    def message_id(self) -> str:
+        """The id of its message."""
+        return message_id(self.outbox_id, self.id)
+
+
+# A feed or an identity that is not there is a null, which no row may have.
+_ENTRIES: Final = select(
     entries.c.id,
     entries.c.feed_id,
     entries.c.key,
@@ -44,31 +66,9 @@ ENTRY_COLUMNS: Final = (
     entries.c.reason,
     entries.c.last_error,
     func.length(entries.c.body),
-)
-
-
-class _Identity(NamedTuple):
-    """What message ids are made of."""
-
-    outbox_id: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
-    last_entry: Count
-
-
-class EntryRow(NamedTuple):
-    """An entry without its body; instants in microseconds since the epoch."""
-
-    id: int
-    message_id: str
-    table: str
-    op: str
-    origin: str
-    key: str  # the primary key as JSON text
-    state: str
-    captured_at: int
-    attempts: int
-    reason: str | None
-    last_error: str | None
-    bytes: int
+    _TABLE,
+    select(meta.c.outbox_id).scalar_subquery(),
+).outerjoin_from(entries, feeds)
 
 
 class Selection(NamedTuple):
@@ -83,87 +83,67 @@ class Group(NamedTuple):
     """The entries of one table in one state."""
 
     table: str
-    state: str
-    entries: int
-    bytes: int
-    oldest_captured_at: int
+    state: Literal["pending", "parked"]
+    entries: Count
+    bytes: Count
+    oldest_captured_at: Instant
+
+    def plus(self, part: "Group") -> "Group":
+        """Return this group with more entries of the same table and state."""
+        return self._replace(
+            entries=self.entries + part.entries,
+            bytes=self.bytes + part.bytes,
+            oldest_captured_at=min(self.oldest_captured_at, part.oldest_captured_at),
+        )
 
 
 class GapRow(NamedTuple):
     """A time in which versions of documents may have been missed, and its repair."""
 
     id: int
-    table: str
-    cause: str
-    opened_at: int
-    closed_at: int | None  # None: not repaired yet
-    created: int
-    updated: int
-    deleted: int
-    skipped: int  # changes that RethinkDB said it dropped
-
-
-class StoredEntry(NamedTuple):
-    """A row of `ENTRY_COLUMNS`."""
-
-    id: Count
-    feed_id: int
-    key: str
-    op: Op
-    origin: Origin
-    state: Literal["pending", "parked"]
-    captured_at: Instant
-    attempts: Count
-    reason: str | None
-    last_error: str | None
-    size: Count
-    body: bytes = b""
-
-
-class _StoredSum(NamedTuple):
-    """A row of `stats`."""
-
-    feed_id: int
-    state: Literal["pending", "parked"]
-    entries: Count
-    size: Count
-    oldest_captured_at: Instant
-
-
-class _StoredGap(NamedTuple):
-    """A row of the gaps, in the order of its columns."""
-
-    id: int
     feed_id: int
     cause: Cause
     opened_at: Instant
-    closed_at: Instant | None
+    closed_at: Instant | None  # None: not repaired yet
     created: Count
     updated: Count
     deleted: Count
-    skipped: Count
+    skipped: Count  # changes that RethinkDB said it dropped
+    table: str  # database.table
 
 
-@contextmanager
-def reading(url: str) -> Iterator[Connection]:
-    """Open an outbox to read.
+class _Id(NamedTuple):
+    outbox_id: OutboxId
 
-    Raises:
-        OutboxMissing, OutboxOutdated, OutboxTooNew, OutboxUnusable, OutboxUnavailable: clear
-            about what to do.
-    """
-    with translated(database_path(url)), open_reader(url).connect() as connection:
-        require_current(connection)
-        yield connection
+
+class _Body(NamedTuple):
+    id: int
+    body: bytes
 
 
 def outbox_id(connection: Connection) -> str | None:
     """Return the short id in front of message ids; None before the first start."""
-    row = connection.execute(select(meta.c.outbox_id, meta.c.last_entry)).one_or_none()
-    if row is None:
-        return None
-    (identity,) = sound([tuple(row)], _Identity, meta.name)
-    return identity.outbox_id
+    rows = connection.execute(select(meta.c.outbox_id).limit(1))
+    found = sound(map(tuple, rows), _Id, meta.name)
+    return found[0].outbox_id if found else None
+
+
+def feed_id(connection: Connection, table: str) -> int:
+    """Return the number of a table's feed.
+
+    Raises:
+        TableUnusable: the outbox has no feed of this table.
+    """
+    database, _, name = table.partition(".")
+    found: int | None = connection.execute(
+        select(feeds.c.id).where(feeds.c.database_name == database, feeds.c.table_name == name)
+    ).scalar()
+    if found is None:
+        raise TableUnusable(
+            f"this outbox has no feed of the table {table}",
+            hint="`replicator feed list` names those that it has",
+        )
+    return found
 
 
 def list_entries(
@@ -174,38 +154,29 @@ def list_entries(
     Raises:
         TableUnusable: the outbox has no feed of the selected table.
     """
-    names = feeds.names(connection)
-    identity = outbox_id(connection) or ""
-    conditions = conditions_of(selection, names)
-    left = None if limit is None else min(limit, MOST_NUMBER)
-    after = min(after, MOST_NUMBER)
-    for low, high in ranges(connection, after, is_parked=selection.state == PARKED):
-        query = select(*ENTRY_COLUMNS).where(entries.c.id > low, *conditions).order_by(entries.c.id)
-        if high is not None:
-            query = query.where(entries.c.id <= high)
-        rows = connection.execute(query.limit(left)).all()
-        for row in sound(map(tuple, rows), StoredEntry, entries.name):
-            yield entry_row(row, names, identity)
-        if left is not None:
-            left -= len(rows)
-            if left <= 0:
+    conditions = conditions_of(connection, selection)
+    for within in _ranges(connection, after, is_parked=selection.state == PARKED):
+        found = find_entries(connection, *within, *conditions, limit=limit)
+        yield from found
+        if limit is not None:
+            limit -= len(found)
+            if limit <= 0:
                 return
 
 
-def conditions_of(selection: Selection, names: dict[int, TableName]) -> list[ColumnElement[bool]]:
+def conditions_of(connection: Connection, selection: Selection) -> list[Any]:
     """Return what the entries of a selection must be.
 
     Raises:
         TableUnusable: the outbox has no feed of the selected table.
     """
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[Any] = []
     if selection.state == PARKED:
-        # As text: SQLite takes the partial index only for the very words it was made with.
-        conditions.append(text(f"entries.state = '{PARKED}'"))  # type: ignore[arg-type]
+        conditions.append(_IS_PARKED)
     elif selection.state is not None:
-        conditions.append(entries.c.state == selection.state)
+        conditions.append(entries.c.state == str(selection.state))
     if selection.table is not None:
-        conditions.append(entries.c.feed_id == _feed_id(selection.table, names))
+        conditions.append(entries.c.feed_id == feed_id(connection, selection.table))
     if selection.key is not None:
         # A text is meant as it stands, or as the JSON that it is: abc, "abc" and 7 all work.
         as_text = json.dumps(selection.key, ensure_ascii=False)
@@ -216,57 +187,45 @@ def conditions_of(selection: Selection, names: dict[int, TableName]) -> list[Col
     return conditions
 
 
-def _feed_id(table: str, names: dict[int, TableName]) -> int:
-    for feed_id, name in names.items():
-        if str(name) == table:
-            return feed_id
-    raise TableUnusable(
-        f"this outbox has no feed of the table {table}",
-        hint="`replicator feed list` names those that it has",
-    )
-
-
-def ranges(
+def _ranges(
     connection: Connection, after: int, *, is_parked: bool = False
-) -> Iterator[tuple[int, int | None]]:
-    """Cut the entries into ranges of numbers, few enough in each to be read in one short step."""
+) -> Iterator[list[ColumnElement[bool]]]:
+    """Cut the entries into ranges of numbers, each few enough to be read in one short step."""
     low = after
     while True:
         bound = select(entries.c.id).where(entries.c.id > low)
         if is_parked:
-            bound = bound.where(text(f"entries.state = '{PARKED}'"))
+            bound = bound.where(_IS_PARKED)
         high = connection.execute(
             bound.order_by(entries.c.id).offset(_STEP_ENTRIES - 1).limit(1)
         ).scalar()
-        yield low, high
         if high is None:
+            yield [entries.c.id > low]
             return
+        yield [entries.c.id > low, entries.c.id <= high]
         low = high
 
 
-def entry_row(row: StoredEntry, names: dict[int, TableName], identity: str) -> EntryRow:
-    """Return a row with the names in it that people know."""
-    return EntryRow(
-        row.id,
-        message_id(identity, row.id),
-        _name(row.feed_id, names, entries.name),
-        row.op.value,
-        row.origin.value,
-        sound_key(row.key, entries.name),
-        row.state,
-        row.captured_at,
-        row.attempts,
-        row.reason,
-        row.last_error,
-        row.size,
-    )
+def find_entries(
+    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
+) -> list[EntryRow]:
+    """Return the entries for which all conditions hold, oldest first.
+
+    Raises:
+        OutboxUnusable: a row is not one that an outbox writes.
+    """
+    query = _ENTRIES.where(*conditions).order_by(entries.c.id).limit(limit)
+    found = sound(map(tuple, connection.execute(query)), EntryRow, entries.name)
+    for row in found:
+        sound_key(row.key, entries.name)
+    return found
 
 
-def _name(feed_id: int, names: dict[int, TableName], table: str) -> str:
-    name = names.get(feed_id)
-    if name is None:
-        raise damaged(table, f"a row is of the feed {feed_id}, which is not there")
-    return str(name)
+def find_bodies(connection: Connection, numbers: Sequence[int]) -> dict[int, bytes]:
+    """Return the bodies of those entries that are there; raises as `find_entries`."""
+    query = select(entries.c.id, entries.c.body).where(entries.c.id.in_(numbers))
+    found = sound(map(tuple, connection.execute(query)), _Body, entries.name)
+    return {row.id: row.body for row in found}
 
 
 def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
@@ -275,44 +234,44 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
     Raises:
         EntryUnknown: it is not, or not any more, in the outbox.
     """
-    row = connection.execute(
-        select(*ENTRY_COLUMNS, entries.c.body).where(entries.c.id == number)
-    ).one_or_none()
-    if row is None:
-        raise EntryUnknown(
-            f"there is no entry {number} in this outbox",
-            hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
-            "those that are left",
-        )
-    (found,) = sound([tuple(row)], StoredEntry, entries.name)
-    entry = entry_row(found, feeds.names(connection), outbox_id(connection) or "")
-    return entry, found.body
+    found = find_entries(connection, entries.c.id == number)
+    bodies = find_bodies(connection, [number])
+    if not found or not bodies:
+        raise unknown([number])
+    return found[0], bodies[number]
+
+
+def unknown(numbers: Sequence[int], so: str = "") -> EntryUnknown:
+    """Return the error for numbers that no entry has, and what follows from it."""
+    more = f" and {len(numbers) - _MAX_NAMED} more" if len(numbers) > _MAX_NAMED else ""
+    named = ", ".join(map(str, numbers[:_MAX_NAMED])) + more
+    return EntryUnknown(
+        f"there is no entry {named} in this outbox{so}",
+        hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
+        "those that are left",
+    )
 
 
 def stats(connection: Connection) -> list[Group]:
     """Count the entries by table and state; reads all of them, in short steps."""
-    names = feeds.names(connection)
-    sums: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for low, high in ranges(connection, 0):
-        query = (
-            select(
-                entries.c.feed_id,
-                entries.c.state,
-                func.count(),
-                func.sum(func.length(entries.c.body)),
-                func.min(entries.c.captured_at),
-            )
-            .where(entries.c.id > low)
-            .group_by(entries.c.feed_id, entries.c.state)
+    query = (
+        select(
+            _TABLE,
+            entries.c.state,
+            func.count(),
+            func.sum(func.length(entries.c.body)),
+            func.min(entries.c.captured_at),
         )
-        if high is not None:
-            query = query.where(entries.c.id <= high)
-        found = sound(map(tuple, connection.execute(query)), _StoredSum, entries.name)
-        for feed_id, state, count, size, oldest in found:
-            group = (_name(feed_id, names, entries.name), state)
-            known = sums.get(group, (0, 0, oldest))
-            sums[group] = (known[0] + count, known[1] + size, min(known[2], oldest))
-    return [Group(*group, *sums[group]) for group in sorted(sums)]
+        .outerjoin_from(entries, feeds)
+        .group_by(entries.c.feed_id, entries.c.state)
+    )
+    sums: dict[tuple[str, str], Group] = {}
+    for within in _ranges(connection, 0):
+        rows = connection.execute(query.where(*within))
+        for part in sound(map(tuple, rows), Group, entries.name):
+            before = sums.get(part[:2])
+            sums[part[:2]] = part if before is None else before.plus(part)
+    return sorted(sums.values())
 
 
 def totals(connection: Connection) -> Totals:
@@ -329,19 +288,17 @@ def totals(connection: Connection) -> Totals:
 
 def list_feeds(connection: Connection) -> list[Feed]:
     """Return where every feed stood when the service last wrote it down."""
-    rows = connection.execute(
-        select(feeds_table).order_by(feeds_table.c.database_name, feeds_table.c.table_name)
-    )
-    return [_feed(connection, row) for row in rows.mappings().all()]
+    query = select(feeds).order_by(feeds.c.database_name, feeds.c.table_name)
+    rows = connection.execute(query).mappings().all()
+    return [_feed(connection, row) for row in rows]
 
 
 def _feed(connection: Connection, mapping: Any) -> Feed:
-    row = feeds.read_row(mapping)
+    row = read_row(mapping)
     since = {
         FeedState.READY: row.ready_at,
         FeedState.INITIALIZING: row.opened_at,
         FeedState.LOST: row.alive_at,
-        FeedState.PAUSED: None,
         FeedState.DROPPED: row.alive_at,
     }
     kept = row.kept()
@@ -351,8 +308,8 @@ def _feed(connection: Connection, mapping: Any) -> Feed:
         rules=TableRules(primary_key=kept["indexed_key"] or "id"),
         is_baseline=False,
         projection=row.projection,
-        state_since=since[row.state] or 0,
-        gap=feeds.open_gap(connection, row.id),
+        state_since=since.get(row.state) or 0,
+        gap=open_gap(connection, row.id),
         **kept,
     )
 
@@ -363,13 +320,8 @@ def list_gaps(connection: Connection, *, table: str | None, limit: int) -> list[
     Raises:
         TableUnusable: the outbox has no feed of this table.
     """
-    names = feeds.names(connection)
-    query = select(gaps_table).order_by(gaps_table.c.id.desc()).limit(min(limit, MOST_NUMBER))
+    query = select(gaps, _TABLE).outerjoin_from(gaps, feeds).order_by(gaps.c.id.desc())
     if table is not None:
-        query = query.where(gaps_table.c.feed_id == _feed_id(table, names))
-    rows = sound(map(tuple, connection.execute(query)), _StoredGap, gaps_table.name)
-    found = [
-        GapRow(row.id, _name(row.feed_id, names, gaps_table.name), row.cause.value, *row[3:])
-        for row in rows
-    ]
-    return found[::-1]
+        query = query.where(gaps.c.feed_id == feed_id(connection, table))
+    rows = connection.execute(query.limit(limit))
+    return sound(map(tuple, rows), GapRow, gaps.name)[::-1]

@@ -113,14 +113,6 @@ class _StoredGap(NamedTuple):
     skipped: Count
 
 
-class _FeedName(NamedTuple):
-    """A feed and its table."""
-
-    id: int
-    database: str
-    table: str
-
-
 GAP_COLUMNS: Final = tuple(gaps.c[name] for name in _StoredGap._fields)
 
 
@@ -128,13 +120,6 @@ def read_gap(row: Any) -> Gap:
     """Return a row of `GAP_COLUMNS` in its shape; raises as `read_row`."""
     (gap,) = sound([tuple(row)], _StoredGap, gaps.name)
     return Gap(*gap)
-
-
-def names(connection: Connection) -> dict[int, TableName]:
-    """Return the tables of all feeds that this outbox has ever had, by feed."""
-    rows = connection.execute(select(feeds.c.id, feeds.c.database_name, feeds.c.table_name))
-    found = sound(map(tuple, rows), _FeedName, feeds.name)
-    return {row.id: TableName(row.database, row.table) for row in found}
 
 
 def open_gap(connection: Connection, feed_id: int) -> Gap | None:

@@ -8,12 +8,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import Connection, inspect
 
 from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnusable
 from replicator.fault_points import FaultPoint, reach
+from replicator.outbox.port import Migrated
 from replicator.outbox.records import damaged
-from replicator.outbox.sqlite.connection import translated
 
 
 def migrations_directory() -> Path:
@@ -23,26 +23,16 @@ def migrations_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def _config(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
 def head() -> str:
     """Return the revision that this program was written for."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
-        raise RuntimeError("the migrations have no head")
-    return revision
+    return _head_of(_scripts())
 
 
 def current(connection: Connection) -> str | None:
     """Return the revision of an outbox; None when it has no schema yet.
 
     Raises:
-        OutboxUnusable: it has more than one, or one that is no text.
+        OutboxUnusable: it has more than one, or one that is not text.
     """
     try:
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -53,39 +43,18 @@ def current(connection: Connection) -> str | None:
     return revision
 
 
-def _refuse_newer(connection: Connection) -> str | None:
-    revision = current(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise OutboxTooNew(
-            f"the outbox has schema {revision}, written by a newer replicator than this one",
-            hint="run the newer version again, or give this one its own --outbox",
-        )
-    return revision
-
-
-def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Bring the schema to this program's; returns the revision before and after.
-
-    Safe to repeat. All steps are one transaction: a failure leaves the outbox as it was.
+def upgrade(connection: Connection) -> Migrated:
+    """Bring the schema to this program's, in the caller's transaction; safe to repeat.
 
     Raises:
         OutboxTooNew: a newer program wrote it.
-        OutboxUnusable: it is not a database, or another program's.
-        OutboxUnavailable: it cannot be written now.
+        OutboxUnusable: it is another program's.
     """
-    reach(FaultPoint.OUTBOX_CREATED)
-    with translated(engine.url.database), engine.begin() as connection:
-        before = _refuse_newer(connection)
-        if before is None and set(inspect(connection).get_table_names()) - {"alembic_version"}:
-            # Our tables must not be put among those of another program.
-            raise OutboxUnusable(
-                f"the database at {engine.url.database} is not an outbox: it has other tables",
-                hint="name another file with --outbox",
-            )
-        command.upgrade(_config(connection), "head")
-        reach(FaultPoint.MIGRATING)
-    return before, head()
+    scripts = _scripts()
+    before = _usable_revision(connection, scripts)
+    command.upgrade(_config(connection), "head")
+    reach(FaultPoint.MIGRATING)
+    return Migrated(before, _head_of(scripts))
 
 
 def require_current(connection: Connection) -> None:
@@ -94,15 +63,48 @@ def require_current(connection: Connection) -> None:
     Raises:
         OutboxTooNew: a newer program wrote it.
         OutboxOutdated: it has to be migrated first.
+        OutboxUnusable: it is another program's.
     """
-    revision = _refuse_newer(connection)
-    if revision is None and inspect(connection).get_table_names():
+    scripts = _scripts()
+    revision, needed = _usable_revision(connection, scripts), _head_of(scripts)
+    if revision != needed:
         raise OutboxOutdated(
-            "the database is not an outbox: it has tables, but no schema revision",
-            hint="name another file with --outbox",
-        )
-    if revision != head():
-        raise OutboxOutdated(
-            f"the outbox has schema {revision or 'none'}, this program needs {head()}",
+            f"the outbox has schema {revision or 'none'}, this program needs {needed}",
             hint="run `replicator migrate`",
         )
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _head_of(scripts: ScriptDirectory) -> str:
+    revision = scripts.get_current_head()
+    if revision is None:
+        raise RuntimeError("the migrations have no head")
+    return revision
+
+
+def _usable_revision(connection: Connection, scripts: ScriptDirectory) -> str | None:
+    """Return the revision of what is an outbox, or can become one: our tables go to no other."""
+    revision = current(connection)
+    if revision is None:
+        if set(inspect(connection).get_table_names()) - {"alembic_version"}:
+            raise OutboxUnusable(
+                f"the database at {connection.engine.url.database} is not an outbox: "
+                "it has other tables",
+                hint="name another file with --outbox",
+            )
+    elif revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise OutboxTooNew(
+            f"the outbox has schema {revision}, written by a newer replicator than this one",
+            hint="run the newer version again, or give this one its own --outbox",
+        )
+    return revision

@@ -1,19 +1,23 @@
-"""What operators did to the outbox, and what they ask of the running service.
+"""Orders: what operators did to the outbox, and what they ask of the running service.
 
-A row for each thing that was done, written in the transaction that does it, and never removed. It
-is the record of who dropped what. It is also how the service, which runs in another process,
-hears of it: its store reads the rows behind the last one that it knows.
+A row for each, written in the transaction that does what it says, and never removed. It is the
+record of who dropped what. It is how the service, which runs in another process, hears of it too:
+its store reads the rows after the last one that it knows.
 """
 
+import getpass
+import os
+import socket
+import time
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, func, insert, select
+from sqlalchemy import Connection, insert, select
 
-from replicator.domain.model import Op
-from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
-from replicator.outbox.schema import operations
+from replicator.domain.model import Count, Instant, Op
+from replicator.outbox.records import damaged, sound, sound_key
+from replicator.outbox.schema import feeds, operations
 
 OPERATOR: Final = "operator"
 """The reason of an entry that was parked by a command."""
@@ -43,6 +47,7 @@ class Order(NamedTuple):
     op: Op | None
     captured_at: Instant | None
     was: str | None  # the state before
+    table: str | None = None  # of its feed, as database.table
 
     @property
     def entries(self) -> int:
@@ -52,45 +57,36 @@ class Order(NamedTuple):
         return self.last_entry - self.first_entry + 1
 
 
-_EVERY_COLUMN: Final = dict.fromkeys(Order._fields[1:])
+_NO_COLUMN: Final = {column.name: None for column in operations.c if not column.primary_key}
+_ORDERS: Final = select(
+    operations, feeds.c.database_name + "." + feeds.c.table_name
+).outerjoin_from(operations, feeds)
 
 
-def record(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows, in the transaction that does what they say; left out columns are null."""
-    if rows:
-        connection.execute(insert(operations), [_EVERY_COLUMN | row for row in rows])
+def record(connection: Connection, action: Action, rows: Sequence[dict[str, Any]]) -> None:
+    """Add orders of this user, in the transaction that does what they say.
 
-
-def last(connection: Connection) -> int:
-    """Return the number of the newest row; 0 when there is none."""
-    return int(connection.execute(select(func.max(operations.c.id))).scalar() or 0)
-
-
-def behind(connection: Connection, number: int) -> list[Order]:
-    """Return the rows behind a number, oldest first.
-
-    Raises:
-        OutboxUnusable: a row is none that was written here.
+    Args:
+        connection: that transaction.
+        action: what was done.
+        rows: the other columns of each; those that are left out are null.
     """
-    query = select(operations).where(operations.c.id > number).order_by(operations.c.id)
-    return _read(connection, query)
+    common = _NO_COLUMN | {"at": time.time_ns() // 1000, "actor": _actor(), "action": action.value}
+    if rows:
+        connection.execute(insert(operations), [common | row for row in rows])
 
 
 def newest(connection: Connection, *, limit: int) -> list[Order]:
-    """Return the newest rows, oldest of them first; raises as `behind`."""
-    query = select(operations).order_by(operations.c.id.desc()).limit(limit)
-    return _read(connection, query)[::-1]
-
-
-def _read(connection: Connection, query: Select[Any]) -> list[Order]:
-    return checked(connection.execute(query))
+    """Return the newest orders, oldest of them first; raises as `checked`."""
+    query = _ORDERS.order_by(operations.c.id.desc()).limit(limit)
+    return checked(connection.execute(query))[::-1]
 
 
 def checked(rows: Iterable[Any]) -> list[Order]:
-    """Return rows of the table as orders.
+    """Return rows of orders in their shape; without their tables, where those are not asked for.
 
     Raises:
-        OutboxUnusable: no outbox writes such a row.
+        OutboxUnusable: a row is not one that an outbox writes.
     """
     found = sound(map(tuple, rows), Order, operations.name)
     for row in found:
@@ -99,3 +95,12 @@ def checked(rows: Iterable[Any]) -> list[Order]:
         if (row.first_entry is None) is not (row.last_entry is None):
             raise damaged(operations.name, f"row {row.id}: it has half a range of entries")
     return found
+
+
+def _actor() -> str:
+    """Return who gives the command, as ``user@host``; a user without a name by its number."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

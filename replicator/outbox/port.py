@@ -1,6 +1,9 @@
 """What a database must do to hold an outbox.
 
-`Outbox` is for the store, which is its only writer: verbs that each take a batch.
+`Outbox` is for the store, which is its only writer: verbs that each take a batch. `Database` is for
+the commands and for the start of the service. A command reads and writes with SQLAlchemy Core on
+the connection that it gets, since the tables are `replicator.outbox.schema`'s on every database.
+`replicator.outbox.opening` chooses the database by the URL.
 
 The store reads without a transaction, since nobody else writes the index, the feeds or the gaps.
 It decides, and what it has decided is one `Step`, which is committed whole or not at all. Other
@@ -9,7 +12,10 @@ parking say what they found.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
+
+from sqlalchemy import Connection
 
 from replicator.domain.feed import Feed, Gap
 from replicator.domain.index import IndexChange
@@ -191,4 +197,116 @@ class Outbox(Protocol):
 
     def close(self) -> None:
         """Close what is open; safe to repeat."""
+        ...
+
+
+class Migrated(NamedTuple):
+    """The schema's revision before and after; None: there was no schema."""
+
+    before: str | None
+    after: str
+
+
+class Exposure(NamedTuple):
+    """What every user of the host may do with the outbox, in words, and how to end it."""
+
+    found: Sequence[str]
+    remedy: str
+
+
+class Preflight(NamedTuple):
+    """What was found of an outbox on which a service could start."""
+
+    exists: bool
+    schema: str | None  # None: it has none yet
+    wanted_schema: str  # this program's
+    user: str | None  # see `Database.user`
+    free_bytes: int
+    exposure: Exposure | None
+
+
+class Database(Protocol):
+    """An outbox in its place; nothing is open until a verb is called.
+
+    Every verb raises the errors of the outbox: OutboxUnavailable for what passes by itself, and
+    what was begun is rolled back then, so the verb can be repeated; OutboxUnusable for what does
+    not pass. Only what else it raises is named below.
+    """
+
+    @property
+    def place(self) -> str:
+        """How errors and logs name it; never with a password."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open it to read.
+
+        Each statement is a transaction of its own, and none keeps the service waiting.
+
+        Raises:
+            OutboxMissing: it is not there.
+            OutboxOutdated: it has to be migrated first.
+            OutboxTooNew: a newer program wrote it.
+        """
+        ...
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open it to change it: one transaction, committed at the end of the block.
+
+        It has the right to write from its beginning, so what it reads is still so when it writes.
+        Whoever else has that right is waited for, at most for seconds: then it is
+        OutboxUnavailable. Raises what `reading` does.
+        """
+        ...
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Hold the right to run on it: one service for each outbox.
+
+        It ends with the block, and with the process, however that ends.
+
+        Raises:
+            OutboxInUse: another process has it.
+        """
+        ...
+
+    def user(self) -> str | None:
+        """Return the process that runs on it, as it named itself; None when none does."""
+        ...
+
+    def upgrade(self, *, create: bool = False) -> Migrated:
+        """Bring the schema to this program's, whole or not at all; safe to repeat.
+
+        Order matters: call it while `exclusively` holds. A service that runs would go on with
+        statements of the old schema.
+
+        Args:
+            create: make the outbox when it is not there.
+
+        Raises:
+            OutboxMissing: it is not there, and is not to be made.
+            OutboxTooNew: a newer program wrote it.
+        """
+        ...
+
+    def check(self) -> Preflight:
+        """Return whether a service could start on it; changes nothing.
+
+        Raises:
+            OutboxTooNew: a newer program wrote it.
+        """
+        ...
+
+    def exposure(self) -> Exposure | None:
+        """Return what every user of this host may do with it; None for nothing."""
+        ...
+
+    def is_nearly_full(self) -> bool:
+        """Return whether its room is so low that the feeds will pause soon."""
+        ...
+
+    def outbox(self) -> Outbox:
+        """Open the verbs of the one writer.
+
+        Order matters: call it while `exclusively` holds, after `upgrade`.
+        """
         ...

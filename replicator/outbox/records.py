@@ -9,14 +9,26 @@ and nothing is skipped. What is still of the right form cannot be told from what
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from replicator.domain.model import MAX_COUNT, Count, Instant
 from replicator.errors import OutboxUnusable
 
-__all__ = ["MAX_COUNT", "Count", "Instant", "damaged", "sound", "sound_key", "sound_keys"]
+__all__ = [
+    "MAX_COUNT",
+    "Count",
+    "Instant",
+    "OutboxId",
+    "damaged",
+    "sound",
+    "sound_key",
+    "sound_keys",
+]
+
+OutboxId = Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+"""The characters in front of every message id."""
 
 Shape = TypeVar("Shape")
 # Reads a value through to its end and makes nothing of it.

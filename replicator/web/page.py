@@ -12,15 +12,14 @@ from html import escape
 from importlib import resources
 from typing import Any, Final
 
+from replicator.domain.words import count, duration, size
 from replicator.web.history import HISTORY_SECONDS
 from replicator.web.plot import plot
-from replicator.web.troubles import count, duration
 
 Facts = Mapping[str, Any]
 
 _STYLE: Final = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT: Final = resources.files(__package__).joinpath("page.js").read_text("utf-8")
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIND_OF_STATE: Final = {
     "ready": "good",
     "lost": "error",
@@ -130,7 +129,7 @@ def _figures(facts: Facts) -> str:
         ("Parked", f"{outbox['parked']:,}"),
         ("Gaps open", f"{sum(feed['gap'] is not None for feed in facts['feeds']):,}"),
         ("To be retried", f"{broker['refused']:,}"),
-        ("Outbox", f"{_size(outbox['bytes'])}, {_share(share)} full"),
+        ("Outbox", f"{size(outbox['bytes'])}, {_share(share)} full"),
         ("RabbitMQ", state),
     )
     pairs = "".join(
@@ -206,11 +205,3 @@ def _moment(instant: object) -> str:
 
 def _share(share: float) -> str:
     return "under 1%" if 0 < share < 0.01 else f"{share:.0%}"
-
-
-def _size(number: float) -> str:
-    for unit in _UNITS[:-1]:
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} {_UNITS[-1]}"

@@ -10,6 +10,8 @@ each change of it. Figures that move are in its detail.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from replicator.domain.words import count, duration
+
 NEAR_FULL: Final = 0.8
 _STILL_FULL: Final = 0.9  # paused feeds go on below this share of a limit
 UNROUTABLE_SECONDS: Final = 600.0
@@ -98,23 +100,6 @@ def find_troubles(facts: Facts, signs: Signs = Signs()) -> list[Trouble]:  # noq
         found += _of_broker(facts["broker"], facts["outbox"], signs)
     found += _of_clock(signs)
     return sorted(found, key=lambda trouble: trouble.level != "error")
-
-
-def count(number: float, one: str, many: str) -> str:
-    """Return a number and what is counted."""
-    return f"{number:,.0f} {one if number == 1 else many}"
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for people, in at most two units."""
-    if seconds < 1:
-        return "under 1 s" if seconds > 0 else "0 s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next(position for position, (number, _) in enumerate(units) if number)
-    return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number)
 
 
 def _of_service(facts: Facts, signs: Signs) -> Iterator[Trouble]:

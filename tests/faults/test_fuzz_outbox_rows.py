@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.operators import entries as change_entries
+from replicator.operators import entries
 from replicator.operators.feeds import request_resync
 from replicator.outbox.schema import metadata
 from tests.faults.fuzzing import fuzz
@@ -63,10 +63,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made.step(made.closed(Cause.OVERFLOW), made.opened(), made.batch(initial(A2)), made.ready())
         made.step(outcomes=[Outcomes(parked=[Failure(2, "too_large", "it is too large")])])
         made.step(made.closed(Cause.DISCONNECT))
-        url = f"sqlite:///{made.path}"
-        request_resync(url, "db.t")
-        change_entries.park(url, [1, 3])
-        change_entries.redrive(url, [1, 3])
+        request_resync(made.database, "db.t")
+        entries.park(made.database, [1, 3])
+        entries.redrive(made.database, [1, 3])
     return directory / "outbox.db"
 
 
@@ -190,13 +189,13 @@ def test_any_value_in_any_column_is_read_or_refused(
         ("UPDATE entries SET key = '{'", "in its table entries, a key is not JSON: '{'"),
         ("UPDATE entries SET captured_at = -1", "a value: Expected `int` >= 0"),
         ("UPDATE entries SET state = 'lost'", "Invalid enum value 'lost'"),
-        ("UPDATE entries SET feed_id = 99", "row 1: it is of a feed that is not there"),
+        ("UPDATE entries SET feed_id = 99", "row 1: its feed is not there"),
         ("UPDATE meta SET last_entry = 1", "row 4: 1 is the last number given out"),
         ("DELETE FROM meta", "row 4: 0 is the last number given out"),
         ("UPDATE meta SET outbox_id = 'X'", "in its table meta, a value"),
         ("UPDATE documents SET key = x'00'", "in its table documents, row"),
         ("UPDATE gaps SET cause = 'war'", "in its table gaps"),
-        ("UPDATE gaps SET closed_at = NULL", "two rows where there can be one"),
+        ("UPDATE gaps SET closed_at = NULL", "the feed 1 has two gaps that are open"),
         ("UPDATE feeds SET captured = 'x'", "in its table feeds, row 1: Expected `int`"),
         ("INSERT INTO alembic_version VALUES ('x')", "there is more than one row"),
     ],

@@ -28,7 +28,8 @@ from replicator.domain.feed_element import Change, decode_response, key_reader, 
 from replicator.domain.properties import entry_number, message_id
 from replicator.domain.routing import RoutingKey
 from replicator.errors import OutboxUnusable
-from replicator.outbox.sqlite.connection import parse_url
+from replicator.outbox.opening import open_database
+from replicator.outbox.sqlite.database import SqliteDatabase
 from replicator.source.changefeed import _Decoder, _Undecodable
 from replicator.source.wire import Payload
 from tests.faults.fuzzing import (
@@ -274,7 +275,7 @@ def test_a_table_name_is_two_names_of_plain_letters(text: str) -> None:
 @given(url=mutated(OUTBOXES, ":/@?#+.") | ANY_TEXT)
 def test_an_outbox_url_names_a_file_or_is_refused(url: str) -> None:
     try:
-        parsed = parse_url(url)
+        database = open_database(url)
     except OutboxUnusable as err:
         refused = err
     else:
@@ -282,5 +283,5 @@ def test_an_outbox_url_names_a_file_or_is_refused(url: str) -> None:
     if refused is not None:
         assert refused.hint
         return
-    assert "\0" not in str(parsed.database)
-    assert parsed.get_driver_name() in ("pysqlite", "sqlite")
+    assert isinstance(database, SqliteDatabase)
+    assert "\0" not in database.place

@@ -12,7 +12,7 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.lock import exclusively
 from tests.support.command import Command, Done, command_line
 from tests.support.outbox import outbox
 from tests.support.ports import free_port
@@ -85,7 +85,7 @@ def test_what_exists_is_looked_at_and_no_message_is_published(
         "REPLICATOR_RABBITMQ__QUEUES",
         '[{"name": "all", "type": "classic"}, {"name": "new"}]',
     )
-    with outbox(tmp_path) as box, OutboxLock(box.path):
+    with outbox(tmp_path) as box, exclusively(box.path):
         done = cli("check", "--json")
 
     assert (done.status, wrong(done)) == (0, {})
@@ -195,7 +195,7 @@ def test_an_outbox_that_cannot_be_used_is_wrong(cli: Command, tmp_path: Path) ->
         assert done.status == 2
         assert words in wrong(done)["outbox"]
     done = cli("check", "--json", "--outbox", f"sqlite:///{tmp_path / 'empty.db'}")
-    assert "brings it to" in message(done, "outbox")
+    assert "migrates it to" in message(done, "outbox")
     assert (tmp_path / "empty.db").stat().st_size == 0
 
 
@@ -223,14 +223,16 @@ def _queues(*bindings: str) -> str:
 def test_routing_keys_that_no_queue_of_the_settings_takes_are_told(
     cli: Command, monkeypatch: pytest.MonkeyPatch, channel: Any
 ) -> None:
-    assert "rabbitmq.queues declares none" in message(cli("check", "--json"), "bindings")
+    assert "rabbitmq.queues declares no queue" in message(cli("check", "--json"), "bindings")
 
     monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("*.create", "#.delete"))
     done = cli("check", "--json")
     assert (done.status, wrong(done)) == (0, {})  # it may be meant
     said = message(done, "bindings")
-    assert said.startswith("no queue of rabbitmq.queues takes mytable.update, which may be meant")
-    assert "only the settings were looked at" in said
+    assert said.startswith(
+        "no queue of rabbitmq.queues takes mytable.update, which may be intended"
+    )
+    assert "this compares the settings only" in said
     assert "on_unroutable" in hint_of_bindings(done)
 
     monkeypatch.setenv("REPLICATOR_RABBITMQ__QUEUES", _queues("mytable.#"))
@@ -249,14 +251,14 @@ def test_what_a_running_service_had_returned_is_told(
     replicator.start_and_wait()
     address = f"the service at {replicator.http} had"
     said = replicator.run("check").stdout
-    assert f"{address} no message that no queue took" in said
+    assert f"{address} no unroutable message" in said
     # When a document is created
     r.db(database).table("mytable").insert({"id": 1}).run(connection)
     wait_until(lambda: replicator.metric("replicator_unroutable_total") == 1, 30, "a return")
     # Then the preflight has seen it, and says what to do
     done = replicator.run("check")
     assert done.returncode == 0
-    assert f"{address} messages that no queue took: {database}.mytable 1 — " in done.stdout
+    assert f"{address} unroutable messages: {database}.mytable 1 — " in done.stdout
     assert "rabbitmqctl list_bindings" in done.stdout
 
 

@@ -247,5 +247,5 @@ def test_a_terminal_shows_one_picture_that_changes(replicator: ReplicatorProcess
     os.close(ours)
 
     assert b"running, ready" in shown
-    assert b"Ctrl-C ends" in shown
+    assert b"Ctrl-C stops" in shown
     assert b"\x1b[1A" in shown, "the second picture is drawn over the first"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rethinkdb import r
 
-from replicator.outbox.sqlite.privacy import exposures, make_directory
+from replicator.outbox.sqlite.privacy import exposure, make_directory
 from tests.support.replicator import ReplicatorProcess
 from tests.support.wait import wait_until
 
@@ -90,7 +90,7 @@ def test_each_file_of_an_outbox_is_looked_at(tmp_path: Path, ending: str) -> Non
     for each in ("", "-wal", "-shm", ".lock"):
         outbox.with_name(outbox.name + each).touch(mode=0o600)
     file = outbox.with_name(outbox.name + ending)
-    assert exposures(outbox) == []
+    assert exposure(outbox) is None
 
     for mode, words in (
         (0o660, None),
@@ -99,8 +99,12 @@ def test_each_file_of_an_outbox_is_looked_at(tmp_path: Path, ending: str) -> Non
         (0o606, "read and write"),
     ):
         file.chmod(mode)
-        expected = [f"every user may {words} {file.name} (mode {mode:04o})"] if words else []
-        assert exposures(outbox) == expected
+        found = exposure(outbox)
+        if words is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert found.found == [f"every user may {words} {file.name} (mode {mode:04o})"]
 
 
 @pytest.mark.usefixtures("umask")

@@ -173,7 +173,7 @@ def test_a_database_without_tables_is_waited_for(
     r.db(database).table_drop("mytable").run(connection)
     checked = [json.loads(line) for line in whole.run("check", "--json").stdout.splitlines()]
     (message,) = [each["message"] for each in checked if each["part"] == f"tables {database}.*"]
-    assert message.startswith("there is none yet")
+    assert message.startswith("none yet")
 
     whole.start_and_wait()
     assert whole.status()["feeds"] == []

@@ -20,9 +20,8 @@ from replicator.domain.items import (
 )
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
-from replicator.outbox.migrations import upgrade
-from replicator.outbox.sqlite.connection import open_engine, open_writer
-from replicator.outbox.sqlite.outbox import SqliteOutbox
+from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.database import SqliteDatabase
 from replicator.store.inbox import Inbox, Work
 from replicator.store.pausing import OutboxLimits
 from replicator.store.store import Store
@@ -76,9 +75,10 @@ class Outbox:
         self.metrics = Metrics()
         self.inbox = Inbox()
         self.sink = FakeSink(room)
-        self.engine = open_engine(f"sqlite:///{path}", create=True)
-        upgrade(self.engine)
-        self.outbox = SqliteOutbox(path, open_writer(path))
+        self.database = SqliteDatabase(path)
+        self.database.upgrade(create=True)
+        self.engine = open_engine(path)
+        self.outbox = self.database.outbox()
         self.store = Store(
             self.outbox, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
         )

@@ -12,7 +12,7 @@ from replicator.cli import entries as commands
 from replicator.domain.model import Failure, Outcomes, TableName
 from replicator.errors import OutboxUnavailable
 from replicator.operators import entries as changes
-from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.lock import exclusively
 from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import Outbox, outbox, table
@@ -171,7 +171,7 @@ def test_all_parked_entries_are_redriven_in_steps(
     assert states(box) == {1: "parked", 2: "parked", 3: "pending", 4: "pending"}
     done = cli("outbox", "redrive", "--all")
 
-    assert done.out == "2 entries are pending again, 0 of them superseded\n"
+    assert done.out == "2 entries are pending again, 1 of them superseded\n"
     assert set(states(box).values()) == {"pending"}
     assert recorded(cli) == [("redrive", 4, 4), ("redrive", 1, 1), ("redrive", 2, 2)]
     assert "0 entries are pending again" in cli("outbox", "redrive", "--all").out
@@ -210,46 +210,63 @@ def test_a_redrive_that_is_broken_off_says_how_far_it_came(
     assert states(box)[2] == "pending"
 
 
-# Superseded: what the entries that are left, and the index, say.
+# Superseded: the state that an entry delivers, compared with the document index.
 
 
-def test_an_entry_is_not_superseded_while_its_document_s_entries_are_all_there(
+def test_an_entry_with_another_state_than_the_index_is_superseded(
     box: Outbox, cli: Command
 ) -> None:
-    box.step(box.batch(change(A2, A3)))
-
+    """Of "a", 1 is the first state, 2 the one in the index."""
     assert superseded(cli("outbox", "redrive", "--all", "--dry-run", "--json")) == {
-        1: False,
+        1: True,
         2: False,
     }
-    assert superseded(cli("outbox", "redrive", "2", "1", "--json")) == {1: False, 2: False}
-
-
-def test_an_entry_is_superseded_once_a_newer_one_of_its_document_is_confirmed(
-    box: Outbox, cli: Command
-) -> None:
     box.step(box.batch(change(A2, A3)))
-    box.settle(box.sink.entries[-1])
 
     done = cli("outbox", "redrive", "1", "2")
-    assert done.out.count("superseded: a newer state of its document is confirmed") == 2
+    assert done.out.count("superseded: its document has another state now") == 2
 
 
-def test_an_entry_is_superseded_when_one_between_it_and_the_newest_is_gone(
+def test_a_newer_state_that_waits_in_the_outbox_supersedes_as_well(
     box: Outbox, cli: Command
 ) -> None:
+    """It follows the entry, so nothing old stays: the word is the same, to be on the safe side."""
     box.step(box.batch(change(A2, A3)))
-    box.settle(box.sink.entries[-1])
-    box.step(box.batch(change(A3, A1)))
 
-    assert superseded(cli("outbox", "redrive", "--all", "--json")) == {1: True, 2: True}
+    assert superseded(cli("outbox", "redrive", "2", "1", "--json")) == {1: True, 2: True}
+    assert states(box)[5] == "pending"
+
+
+def test_a_state_that_came_back_is_not_superseded(box: Outbox, cli: Command) -> None:
+    box.step(box.batch(change(A2, A3), change(A3, A1)))
+    box.settle(*box.sink.entries[-2:])
+
+    assert superseded(cli("outbox", "redrive", "--all", "--json")) == {1: False, 2: True}
 
 
 def test_the_last_word_on_a_deleted_document_is_not_superseded(box: Outbox, cli: Command) -> None:
     box.step(box.batch(remove(B1)))
     box.step(outcomes=[Outcomes(parked=[Failure(number, "refused", "") for number in (3, 5)])])
 
-    assert superseded(cli("outbox", "redrive", "3", "5", "--json")) == {3: False, 5: False}
+    assert superseded(cli("outbox", "redrive", "3", "5", "--json")) == {3: True, 5: False}
+
+
+def test_a_document_that_was_deleted_within_its_first_snapshot_has_no_state(
+    tmp_path: Path, cli: Command
+) -> None:
+    """The index keeps a mark for it."""
+    with outbox(tmp_path, table(is_baseline=True)) as made:
+        made.step(made.opened(), made.batch(add(A1), remove(A1)))
+        failures = [Failure(number, "refused", "no") for number in (1, 2)]
+        made.step(outcomes=[Outcomes(parked=failures)])
+        assert made.rows("SELECT hex(digest) FROM documents") == [("00" * 16,)]
+
+        assert superseded(cli("outbox", "redrive", "--all", "--json")) == {1: True, 2: False}
+
+
+@pytest.mark.usefixtures("box")
+def test_what_is_pending_already_is_not_said_to_be_superseded(cli: Command) -> None:
+    assert superseded(cli("outbox", "redrive", "1", "3", "--json")) == {1: True, 3: None}
 
 
 def test_whether_a_body_that_is_no_json_is_superseded_is_not_guessed(
@@ -302,7 +319,7 @@ def test_where_nobody_can_be_asked_nothing_is_discarded(box: Outbox, cli: Comman
     done = cli("outbox", "discard", "1")
 
     assert done.status == 2
-    assert "give --yes" in done.err
+    assert "use --yes" in done.err
     assert states(box) == before
 
 
@@ -318,7 +335,7 @@ def test_discarding_asks_first(
             return answer
 
     monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr(commands, "_MOST_SHOWN", 1)
+    monkeypatch.setattr(commands, "_MAX_SHOWN", 1)
     done = cli("outbox", "discard", "1", "2")
 
     assert done.status == status
@@ -343,7 +360,7 @@ def test_it_is_said_that_a_running_service_may_be_publishing_it(
     box: Outbox,
     cli: Command,
 ) -> None:
-    with OutboxLock(box.path):
+    with exclusively(box.path):
         done = cli("outbox", *arguments)
 
     assert done.status == 0
@@ -352,7 +369,7 @@ def test_it_is_said_that_a_running_service_may_be_publishing_it(
 
 
 def test_what_was_parked_by_hand_a_moment_ago_may_be_under_way(box: Outbox, cli: Command) -> None:
-    with OutboxLock(box.path):
+    with exclusively(box.path):
         cli("outbox", "park", "3")
         done = cli("outbox", "discard", "--yes", "3")
 

@@ -10,7 +10,7 @@ import pytest
 from replicator.domain.feed_element import Change
 from replicator.domain.model import Cause, Failure, Outcomes, TableName
 from replicator.operators import listing as inspect
-from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.lock import exclusively
 from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import Outbox, outbox, table
@@ -203,7 +203,7 @@ def test_status_works_on_the_outbox_alone(box: Outbox, cli: Command) -> None:
 
 
 def test_status_tells_that_a_service_runs_which_does_not_answer(box: Outbox, cli: Command) -> None:
-    with OutboxLock(box.path):
+    with exclusively(box.path):
         assert cli("status", "--json").object["running"] is True
         assert "does not answer" in cli("status").out
     assert cli("status", "--json").object["running"] is False
@@ -220,7 +220,7 @@ def test_feeds_are_listed_in_the_form_of_status(box: Outbox, cli: Command) -> No
 
 def test_a_baseline_is_taken_at_the_next_start(box: Outbox, cli: Command) -> None:
     assert cli("feed", "baseline", "db.t", "--dry-run").status == 0
-    assert cli("feed", "baseline", "db.t").status == 2, "nobody can be asked here"
+    assert cli("feed", "baseline", "db.t").status == 2, "no terminal to ask at"
     assert box.rows("SELECT absorb_changed FROM feeds ORDER BY id") == [(0,), (0,)]
     done = cli("feed", "baseline", "db.t", "--yes")
 
@@ -236,7 +236,7 @@ def test_a_baseline_is_taken_at_the_next_start(box: Outbox, cli: Command) -> Non
 
 
 def test_a_baseline_under_a_running_service_is_warned_about(box: Outbox, cli: Command) -> None:
-    with OutboxLock(box.path):
+    with exclusively(box.path):
         done = cli("feed", "baseline", "db.t", "--yes")
 
     assert done.status == 0
@@ -253,7 +253,7 @@ def test_migrating_what_is_current_changes_nothing(cli: Command) -> None:
 def test_migrating_makes_the_schema_unless_a_service_runs(tmp_path: Path, cli: Command) -> None:
     path = tmp_path / "outbox.db"
     path.touch()
-    with OutboxLock(path):
+    with exclusively(path):
         refused = cli("migrate")
     assert refused.status == 2
     assert "in use by another replicator" in refused.err
@@ -282,4 +282,4 @@ def test_entries_behind_one_are_named_like_an_entry(box: Outbox, cli: Command) -
         exported = cli("outbox", "export", "--json", "--after", name).objects
         assert exported[0]["id"] == second.number
     assert "another outbox" in cli("outbox", "list", "--after", "abcdefgh-1").err
-    assert "number of an entry" in cli("outbox", "list", "--after", "x").err
+    assert "neither an entry's number" in cli("outbox", "list", "--after", "x").err

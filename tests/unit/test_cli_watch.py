@@ -1,4 +1,4 @@
-"""`status --watch`: rates and forecasts of made-up samples, and what is shown of an outbox."""
+"""`status --watch`: rates and forecasts of made-up moments, and what is shown of an outbox."""
 
 import json
 from collections.abc import Iterator
@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.text import Text
 
 from replicator.cli import status, watch
-from replicator.cli.rates import Forecast, Sample, Speedometer, forecast
+from replicator.cli.rates import Forecast, Speedometer, forecast
 from replicator.errors import OutboxUnavailable
 from tests.support.command import Command, command_line
 from tests.support.feed_elements import initial
@@ -42,17 +41,20 @@ def facts(captured: int = 0, *, running: bool = True, **of_outbox: Any) -> dict[
     }
 
 
-def measured(*samples: Sample) -> Speedometer:
+Moment = tuple[float, dict[str, Any], float | None]
+
+
+def measured(*moments: Moment) -> Speedometer:
     speedometer = Speedometer()
-    for sample in samples:
-        speedometer.add(sample)
+    for moment in moments:
+        speedometer.add(*moment)
     return speedometer
 
 
 def test_rates_are_changes_a_second() -> None:
     rates = measured(
-        Sample(10.0, facts(100, pending=50, parked=1, bytes=1000), 7.0),
-        Sample(12.0, facts(120, pending=40, parked=2, bytes=3000), 37.0),
+        (10.0, facts(100, pending=50, parked=1, bytes=1000), 7.0),
+        (12.0, facts(120, pending=40, parked=2, bytes=3000), 37.0),
     ).rates()
 
     assert rates is not None
@@ -66,14 +68,14 @@ def test_rates_are_changes_a_second() -> None:
     }
 
 
-def test_one_sample_has_no_rate() -> None:
+def test_one_moment_has_no_rate() -> None:
     assert Speedometer().rates() is None
-    assert measured(Sample(1.0, facts(), 1.0)).rates() is None
-    assert measured(*[Sample(1.0, facts(), 1.0)] * 2).rates() is None
+    assert measured((1.0, facts(), 1.0)).rates() is None
+    assert measured(*[(1.0, facts(), 1.0)] * 2).rates() is None
 
 
 def test_rates_are_of_the_last_ten_seconds() -> None:
-    found = measured(*(Sample(float(n), facts(n * n), None) for n in range(100))).rates()
+    found = measured(*((float(n), facts(n * n), None) for n in range(100))).rates()
 
     assert found is not None
     assert (found.seconds, found.confirmed) == (10.0, None)
@@ -83,21 +85,21 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
 @pytest.mark.parametrize(
     "later",
     [
-        Sample(2.0, facts(), 4.0),  # the service was started again
-        Sample(2.0, facts(), None),  # it does not answer
-        Sample(2.0, facts(running=False), 6.0),
-        Sample(2.0, facts(id="other"), 6.0),
+        (2.0, facts(), 4.0),  # the service was started again
+        (2.0, facts(), None),  # it does not answer
+        (2.0, facts(running=False), 6.0),
+        (2.0, facts(id="other"), 6.0),
     ],
 )
-def test_what_does_not_belong_together_has_no_rate(later: Sample) -> None:
-    assert measured(Sample(1.0, facts(), 5.0), later).rates() is None
+def test_what_does_not_belong_together_has_no_rate(later: Moment) -> None:
+    assert measured((1.0, facts(), 5.0), later).rates() is None
 
 
 def test_a_table_that_is_new_has_captured_nothing_before() -> None:
     new = facts(5)
     new["feeds"].append(FEED | {"table": "db.new", "captured": 9})
 
-    found = measured(Sample(1.0, facts(3), 0.0), Sample(2.0, new, 0.0)).rates()
+    found = measured((1.0, facts(3), 0.0), (2.0, new, 0.0)).rates()
     assert found is not None
     assert found.captured == {"db.t": 2.0, "db.new": 0.0}
 
@@ -122,7 +124,7 @@ def test_a_table_that_is_new_has_captured_nothing_before() -> None:
 def test_a_forecast_goes_on_as_it_went(
     before: dict[str, Any], now: dict[str, Any], expected: Forecast
 ) -> None:
-    rates = measured(Sample(1.0, facts(**before), 0.0), Sample(2.0, facts(**now), 0.0)).rates()
+    rates = measured((1.0, facts(**before), 0.0), (2.0, facts(**now), 0.0)).rates()
 
     assert forecast(facts(**now)["outbox"], rates) == expected
     assert forecast(OUTBOX, None) == Forecast("unknown")
@@ -133,7 +135,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Command]:
     monkeypatch.setattr(watch, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(watch, "_MOST_SHARE", 1.0)
+    monkeypatch.setattr(watch, "_MAX_SHARE", 1.0)
     monkeypatch.setenv("REPLICATOR_HTTP__LISTEN", "off")
     monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
     with outbox(tmp_path) as box:
@@ -213,20 +215,17 @@ def test_a_first_time_that_fails_is_an_error(
 
 
 def test_on_a_terminal_it_is_one_picture() -> None:
-    speed = measured(
-        Sample(1.0, facts(0, pending=100), 0.0), Sample(2.0, facts(50, pending=50), 99.0)
-    )
+    speed = measured((1.0, facts(0, pending=100), 0.0), (2.0, facts(50, pending=50), 99.0))
     written = StringIO()
-    screen = watch._screen(
-        facts(50, pending=50),
-        speed.rates(),
-        lambda _: ("running", "50 pending", "connected"),
-        lambda _: [Text("error      RabbitMQ is not connected.")],
-    )
+    trouble = {"level": "error", "text": "RabbitMQ is not connected.", "hint": "start it"}
+    trouble |= {"detail": None, "since": None}
+    now = facts(50, pending=50) | {"troubles": [trouble], "not_ready": [{"state": "stopped"}]}
+    screen = watch._screen(now, speed.rates())
     Console(file=written, width=120).print(screen)
 
     shown = written.getvalue()
     assert "confirmed  99.0/s" in shown
     assert "drains, empty in 1.0 s" in shown
-    assert "RabbitMQ is not connected." in shown
+    assert "outbox     50 pending" in shown
+    assert "error      RabbitMQ is not connected. — start it" in shown
     assert "db.t ready 50.0/s 50 0" in " ".join(shown.split())

@@ -10,7 +10,13 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.envelope import NULL, STRUCTURED, change_envelope, envelope
+from replicator.domain.envelope import (
+    NULL,
+    STRUCTURED,
+    change_envelope,
+    envelope,
+    new_document,
+)
 from replicator.domain.model import Entry, Op, Origin, TableName
 from tests.support.debezium import SCHEMA
 
@@ -151,3 +157,22 @@ def test_only_a_cloud_event_begins_as_one() -> None:
 def test_an_envelope_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="avro"):
         envelope("avro", OUTBOX, NAME, "1")
+
+
+# Read back.
+
+DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
+
+
+@pytest.mark.parametrize("form", ["change", "cloudevents", "debezium"])
+@pytest.mark.parametrize("case", [*CASES, Case(Op.CREATE, Origin.FEED, NULL, DEEP)])
+def test_the_new_document_is_read_from_every_envelope(form: str, case: Case) -> None:
+    assert new_document(body_of(form, case)) == case.new
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\0", b"[]", b"{}", b'{"old_val":1}', b'{"specversion":"1.0"}', b'{"before":1}']
+)
+def test_what_is_not_such_a_body_is_not_guessed(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|new document"):
+        new_document(body)

@@ -9,99 +9,128 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine
 
-from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnavailable, OutboxUnusable
-from replicator.outbox import migrations as migrate
-from replicator.outbox.migrations import current, head, migrations_directory, upgrade
+from replicator.errors import (
+    OutboxMissing,
+    OutboxOutdated,
+    OutboxTooNew,
+    OutboxUnavailable,
+    OutboxUnusable,
+)
+from replicator.outbox import migrations
+from replicator.outbox.migrations import current, head, migrations_directory
 from replicator.outbox.schema import metadata
 from replicator.outbox.sqlite import connection as engine_module
 from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.database import SqliteDatabase
 
 PROJECT = migrations_directory().parent
 
 
-def new(tmp_path: Path) -> Engine:
-    return open_engine(f"sqlite:///{tmp_path}/outbox.db", create=True)
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
 
 
-def tables(engine: Engine) -> set[str]:
-    with engine.connect() as connection:
+@pytest.fixture
+def database(path: Path) -> SqliteDatabase:
+    """An outbox whose file is not made yet."""
+    return SqliteDatabase(path)
+
+
+def tables(path: Path) -> set[str]:
+    with open_engine(path).connect() as connection:
         rows = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")
         return set(rows.scalars())
 
 
-def test_from_empty_to_head_is_the_declared_schema(tmp_path: Path) -> None:
-    engine = new(tmp_path)
+def read(database: SqliteDatabase) -> None:
+    with database.reading():
+        pytest.fail("it was read")
 
-    assert upgrade(engine) == (None, head())
-    with engine.connect() as connection:
+
+def test_from_empty_to_head_is_the_declared_schema(database: SqliteDatabase) -> None:
+    assert database.upgrade(create=True) == (None, head())
+    with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, metadata) == []
         assert current(connection) == head()
-        migrate.require_current(connection)
 
 
-def test_upgrading_again_changes_nothing(tmp_path: Path) -> None:
-    engine = new(tmp_path)
-    upgrade(engine)
+def test_upgrading_again_changes_nothing(database: SqliteDatabase) -> None:
+    database.upgrade(create=True)
 
-    assert upgrade(engine) == (head(), head())
+    assert database.upgrade() == (head(), head())
 
 
-def test_a_schema_that_is_too_new_is_refused_and_not_touched(tmp_path: Path) -> None:
-    engine = new(tmp_path)
-    upgrade(engine)
-    with engine.begin() as connection:
+def test_an_outbox_that_is_not_there_is_made_only_when_asked(
+    database: SqliteDatabase, path: Path
+) -> None:
+    with pytest.raises(OutboxMissing):
+        database.upgrade()
+    assert not path.exists()
+
+
+def test_a_schema_that_is_too_new_is_refused_and_not_touched(
+    database: SqliteDatabase, path: Path
+) -> None:
+    database.upgrade(create=True)
+    with database.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
 
     with pytest.raises(OutboxTooNew, match="schema 9999") as refused:
-        upgrade(engine)
+        database.upgrade()
     assert refused.value.hint
-    with engine.connect() as connection:
-        with pytest.raises(OutboxTooNew):
-            migrate.require_current(connection)
+    with pytest.raises(OutboxTooNew):
+        read(database)
+    with open_engine(path).connect() as connection:
         assert current(connection) == "9999"
 
 
-def test_a_schema_that_was_not_migrated_is_said(tmp_path: Path) -> None:
-    with new(tmp_path).connect() as connection, pytest.raises(OutboxOutdated, match="schema none"):
-        migrate.require_current(connection)
+def test_a_schema_that_was_not_migrated_is_said(database: SqliteDatabase, path: Path) -> None:
+    path.touch()
+
+    with pytest.raises(OutboxOutdated, match="schema none"):
+        read(database)
 
 
-def test_another_programs_database_is_refused_and_not_touched(tmp_path: Path) -> None:
-    engine = new(tmp_path)
-    with engine.begin() as connection:
+def test_another_programs_database_is_refused_and_not_touched(
+    database: SqliteDatabase, path: Path
+) -> None:
+    with open_engine(path, create=True).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
 
-    with pytest.raises(OutboxUnusable, match="not an outbox"):
-        upgrade(engine)
-    with engine.connect() as connection, pytest.raises(OutboxOutdated, match="not an outbox"):
-        migrate.require_current(connection)
-    assert tables(engine) == {"customers"}
+    with pytest.raises(OutboxUnusable, match=f"{path} is not an outbox"):
+        database.upgrade()
+    with pytest.raises(OutboxUnusable, match=f"{path} is not an outbox"):
+        read(database)
+    assert tables(path) == {"customers"}
 
 
-def test_a_file_that_is_no_database_is_refused_and_not_touched(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_not_touched(
+    database: SqliteDatabase, path: Path
+) -> None:
     content = b"my diary, which is longer than the header of a database\n" * 40
-    (tmp_path / "outbox.db").write_bytes(content)
+    path.write_bytes(content)
 
     with pytest.raises(OutboxUnusable, match="not a database") as refused:
-        upgrade(new(tmp_path))
+        database.upgrade()
     assert refused.value.hint
-    assert (tmp_path / "outbox.db").read_bytes() == content
+    assert path.read_bytes() == content
 
 
-def test_a_locked_outbox_is_said_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_outbox_is_said_at_start(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
-    engine = new(tmp_path)
-    upgrade(engine)
+    database.upgrade(create=True)
 
-    with engine.begin(), pytest.raises(OutboxUnavailable, match="locked"):
-        upgrade(engine)
+    with database.writing(), pytest.raises(OutboxUnavailable, match="locked"):
+        database.upgrade()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: SqliteDatabase, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "migrations"
     (folder / "versions").mkdir(parents=True)
@@ -115,12 +144,11 @@ def test_a_migration_that_fails_leaves_nothing_behind(
         "    op.execute('CREATE TABLE half (id INTEGER)')\n"
         "    op.execute('SELECT * FROM nowhere')\n"
     )
-    monkeypatch.setattr(migrate, "migrations_directory", lambda: folder)
-    engine = new(tmp_path)
+    monkeypatch.setattr(migrations, "migrations_directory", lambda: folder)
 
     with pytest.raises(OutboxUnusable, match="nowhere"):
-        upgrade(engine)
-    assert tables(engine) == set()
+        database.upgrade(create=True)
+    assert tables(path) == set()
 
 
 def test_an_installed_wheel_can_make_its_outbox(tmp_path: Path) -> None:
@@ -138,10 +166,10 @@ def test_an_installed_wheel_can_make_its_outbox(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
     script = (
-        "from replicator.outbox import migrate\n"
-        "from replicator.outbox.sqlite.connection import open_engine\n"
-        "print(migrate.migrations_directory())\n"
-        "print(migrate.upgrade(open_engine('sqlite:///outbox.db', create=True)))\n"
+        "from replicator.outbox import migrations\n"
+        "from replicator.outbox.opening import open_database\n"
+        "print(migrations.migrations_directory())\n"
+        "print(tuple(open_database('sqlite:///outbox.db').upgrade(create=True)))\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script],

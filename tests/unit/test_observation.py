@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from replicator.outbox.sqlite.entries import Totals
 
 from replicator.config import load_settings
 from replicator.domain.feed_state import FeedState
 from replicator.metrics import Metrics
 from replicator.observation import Observation
+from replicator.outbox.port import Totals
+from replicator.outbox.sqlite import room
 from replicator.publisher.publisher import PublisherStatus
-from replicator.store import pausing
 from replicator.web.server import _ROUTES
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 -- as shutil's, made in one line
@@ -156,7 +156,7 @@ def test_a_loop_that_stands_still_is_told(parts: Parts, clocks: Clocks) -> None:
 
 
 def test_a_volume_with_little_room_is_told(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pausing.shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 2 * 10**8))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 2 * 10**8))
 
     assert parts.texts() == ["The outbox's volume has little room: the feeds will pause soon."]
 

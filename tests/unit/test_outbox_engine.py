@@ -16,42 +16,42 @@ from replicator.errors import (
     OutboxUnavailable,
     OutboxUnusable,
 )
+from replicator.outbox.opening import open_database
 from replicator.outbox.sqlite import connection as engine_module
 from replicator.outbox.sqlite.connection import (
-    data_version,
-    database_path,
-    give_back_space,
     open_engine,
     open_reader,
-    parse_url,
     translated,
 )
-from replicator.outbox.sqlite.lock import OutboxLock
+from replicator.outbox.sqlite.lock import exclusively, user
 
 
 def make(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/outbox.db", create=True)
+    engine = open_engine(tmp_path / "outbox.db", create=True)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE bytes (id INTEGER PRIMARY KEY, b BLOB)")
     return engine
 
 
 def test_a_missing_outbox_is_made_only_when_asked(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/new/outbox.db"
+    path = tmp_path / "new" / "outbox.db"
     with pytest.raises(OutboxMissing) as missing:
-        open_engine(url)
+        open_engine(path)
     assert missing.value.hint
-    open_engine(url, create=True)
+    open_engine(path, create=True)
 
-    assert stat.S_IMODE(database_path(url).stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutboxUnusable, match="cannot be created"):
-        open_engine(f"sqlite:///{tmp_path}/file/outbox.db", create=True)
-    with pytest.raises(OutboxUnusable, match="lock file"):
-        OutboxLock(tmp_path / "file" / "outbox.db").acquire()
+        open_engine(tmp_path / "file" / "outbox.db", create=True)
+    with (
+        pytest.raises(OutboxUnusable, match="lock file"),
+        exclusively(tmp_path / "file" / "outbox.db"),
+    ):
+        pytest.fail("it was taken")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 )
 def test_a_url_that_cannot_be_an_outbox_is_refused(url: str, complaint: str) -> None:
     with pytest.raises(OutboxUnusable, match=complaint):
-        parse_url(url)
+        open_database(url)
 
 
 def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_p
         older.execute("CREATE TABLE t (a)")
     found = {}
     for name in ("older", "new"):
-        with open_engine(f"sqlite:///{tmp_path}/{name}.db", create=True).begin() as connection:
+        with open_engine(tmp_path / f"{name}.db", create=True).begin() as connection:
             connection.exec_driver_sql("CREATE TABLE u (a)")
             found[name] = tuple(
                 connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
@@ -158,7 +158,7 @@ def test_a_reader_never_takes_the_write_lock(
 ) -> None:
     monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
     engine = make(tmp_path)
-    reader = open_reader(f"sqlite:///{tmp_path}/outbox.db")
+    reader = open_reader(tmp_path / "outbox.db")
 
     with engine.begin(), reader.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM bytes").scalar() == 0
@@ -189,42 +189,13 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
     assert caught.value.__cause__ is not None
 
 
-def test_freed_space_is_given_back_in_steps(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO bytes (b) VALUES (zeroblob(4000))"), [{}] * 100)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM bytes")
-    with engine.begin() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        left = give_back_space(connection, 10)
-        assert connection.exec_driver_sql("PRAGMA page_count").scalar_one() <= pages - 10
-        assert left > 0
-        assert give_back_space(connection, 1000) == 0
-        assert connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == 0
-        assert give_back_space(connection, 10) == 0
-
-
-def test_only_another_connections_change_is_noticed(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.connect() as connection:
-        before = data_version(connection)
-        connection.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        connection.commit()
-        assert data_version(connection) == before
-        connection.rollback()
-        with engine.begin() as other:
-            other.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        assert data_version(connection) != before
-
-
 # The lock.
 
 HOLD = """
 import sys
 from pathlib import Path
-from replicator.outbox.sqlite.lock import OutboxLock
-with OutboxLock(Path(sys.argv[1])):
+from replicator.outbox.sqlite.lock import exclusively
+with exclusively(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -240,12 +211,16 @@ def test_a_second_process_is_refused_and_told_which_has_the_outbox(tmp_path: Pat
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(OutboxInUse, match=f"process {holder.pid}") as refused:
-            OutboxLock(database).acquire()
+        with (
+            pytest.raises(OutboxInUse, match=f"process {holder.pid}") as refused,
+            exclusively(database),
+        ):
+            pytest.fail("two have it")
         assert "--outbox" in str(refused.value.hint)
+        assert user(database) == str(holder.pid)
         holder.kill()
         holder.wait()
 
-    with OutboxLock(database) as lock, pytest.raises(OutboxInUse):
-        OutboxLock(database).acquire()
-    lock.release()
+    assert user(database) is None
+    with exclusively(database), pytest.raises(OutboxInUse), exclusively(database):
+        pytest.fail("two have it")

@@ -10,10 +10,11 @@ import pytest
 from replicator.cli.output import raw_or_text, to_json
 from replicator.domain.envelope import key_document
 from replicator.domain.feed_element import decode_response, key_reader
+from replicator.domain.model import Count, Instant
 from replicator.errors import OutboxUnusable
-from replicator.operators.listing import reading
-from replicator.outbox.records import Count, Instant, sound, sound_key
-from replicator.outbox.sqlite import feeds
+from replicator.outbox import feeds
+from replicator.outbox.opening import open_database
+from replicator.outbox.records import sound, sound_key
 from tests.support.feed_elements import initial
 from tests.support.outbox import outbox
 
@@ -143,7 +144,7 @@ def test_a_schema_that_is_no_text_is_refused_in_one_line(junk: bytes, tmp_path: 
     content[start : start + len(junk)] = junk
     path.write_bytes(content)
 
-    with pytest.raises(OutboxUnusable) as refused, reading(f"sqlite:///{path}"):
+    with pytest.raises(OutboxUnusable) as refused, open_database(f"sqlite:///{path}").reading():
         pytest.fail("it was read")
 
     assert len(str(refused.value).splitlines()) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.domain.model import Failure, Outcomes, TableName
-from replicator.operators import entries as changes
+from replicator.operators import entries
 from replicator.operators.feeds import request_resync
 from replicator.store import store
 from tests.support.feed_elements import add, change, initial
@@ -28,10 +28,6 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
         yield made
 
 
-def url(box: Outbox) -> str:
-    return f"sqlite:///{box.path}"
-
-
 def totals(box: Outbox) -> tuple[int, int]:
     return box.store.status.totals.pending, box.store.status.totals.parked
 
@@ -42,7 +38,7 @@ def states(box: Outbox) -> dict[int, str]:
 
 def test_a_redriven_entry_is_handed_over_without_a_restart(box: Outbox) -> None:
     assert box.sink.numbers == [1, 2, 3, 4]
-    changes.redrive(url(box), [2])
+    entries.redrive(box.database, [2])
     box.step()
     box.step()
 
@@ -56,7 +52,7 @@ def test_a_redriven_entry_is_handed_over_without_a_restart(box: Outbox) -> None:
 
 def test_what_is_redriven_waits_for_room(box: Outbox) -> None:
     box.sink.room = 0
-    changes.redrive(url(box), [2])
+    entries.redrive(box.database, [2])
     box.step()
     box.step()
     assert box.sink.numbers == [1, 2, 3, 4]
@@ -70,7 +66,7 @@ def test_many_redriven_entries_come_in_pages(box: Outbox, monkeypatch: pytest.Mo
     monkeypatch.setattr(store, "_PAGE_ENTRIES", 2)
     failures = [Failure(number, "refused", "no") for number in (1, 3, 4)]
     box.step(outcomes=[Outcomes(parked=failures)])
-    assert len(list(changes.redrive_all(url(box)))) == 1
+    assert len(list(entries.redrive_all(box.database))) == 1
     for _ in range(4):
         box.step()
 
@@ -78,8 +74,8 @@ def test_many_redriven_entries_come_in_pages(box: Outbox, monkeypatch: pytest.Mo
 
 
 def test_an_entry_that_is_not_pending_any_more_is_not_handed_over(box: Outbox) -> None:
-    changes.redrive(url(box), [2])
-    changes.park(url(box), [2])
+    entries.redrive(box.database, [2])
+    entries.park(box.database, [2])
     box.step()
     box.step()
 
@@ -93,7 +89,7 @@ def test_a_redriven_entry_with_the_highest_number_is_not_forgotten(box: Outbox) 
     again = box.restart()
     again.step()
     assert again.sink.numbers == [1, 3]
-    changes.redrive(url(box), [4])
+    entries.redrive(box.database, [4])
     again.step()
     again.step()
 
@@ -107,7 +103,7 @@ def test_what_the_publisher_did_not_have_yet_comes_once_and_in_its_order(box: Ou
     box.step(outcomes=[Outcomes(parked=[Failure(4, "refused", "no")])])
     again = box.restart(room=0)
     again.step()
-    changes.redrive(url(box), [2, 4])
+    entries.redrive(box.database, [2, 4])
     again.step()
     again.sink.room = 10_000
     again.step()
@@ -124,7 +120,7 @@ def test_what_was_read_back_before_its_order_was_heard_does_not_come_again(
     again = box.restart(room=0)
     again.step()
     monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 3600.0)
-    changes.redrive(url(box), [2, 4])
+    entries.redrive(box.database, [2, 4])
     again.sink.room = 10_000
     again.step()
     monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
@@ -137,9 +133,9 @@ def test_what_was_read_back_before_its_order_was_heard_does_not_come_again(
 
 def test_what_was_ordered_before_the_start_is_not_done_again(box: Outbox) -> None:
     asked: list[TableName] = []
-    changes.redrive(url(box), [2])
-    changes.park(url(box), [3])
-    request_resync(url(box), "db.t")
+    entries.redrive(box.database, [2])
+    entries.park(box.database, [3])
+    request_resync(box.database, "db.t")
     again = box.restart()
     again.store.on_resync(lambda name: not asked.append(name))
     again.step()
@@ -151,17 +147,17 @@ def test_what_was_ordered_before_the_start_is_not_done_again(box: Outbox) -> Non
     again.close()
 
 
-@pytest.mark.parametrize("action", [changes.park, changes.discard])
+@pytest.mark.parametrize("action", [entries.park, entries.discard])
 def test_what_is_parked_or_discarded_is_withdrawn_from_the_publisher(
     action: type, box: Outbox
 ) -> None:
-    action(url(box), [1, 3])
+    action(box.database, [1, 3])
     box.step()
 
     assert box.sink.withdrawn == [1, 3]
-    assert totals(box) == ((1, 3) if action is changes.park else (1, 1))
+    assert totals(box) == ((1, 3) if action is entries.park else (1, 1))
     parked = box.value("replicator_entries_parked_total", reason="operator")
-    assert parked == (2 if action is changes.park else 0)
+    assert parked == (2 if action is entries.park else 0)
 
 
 @pytest.mark.parametrize("is_noticed_before", [True, False])
@@ -169,7 +165,7 @@ def test_an_entry_that_is_delivered_although_it_was_parked_stays_parked(
     is_noticed_before: bool,  # noqa: FBT001 -- pytest passes it so
     box: Outbox,
 ) -> None:
-    changes.park(url(box), [3])
+    entries.park(box.database, [3])
     if is_noticed_before:
         box.step()
     box.settle(*box.sink.entries[2:4])
@@ -180,7 +176,7 @@ def test_an_entry_that_is_delivered_although_it_was_parked_stays_parked(
 
 
 def test_what_the_publisher_says_of_a_discarded_entry_changes_nothing(box: Outbox) -> None:
-    changes.discard(url(box), [1, 3, 4])
+    entries.discard(box.database, [1, 3, 4])
     outcomes = Outcomes(
         [1], len(box.sink.entries[0].body), [Failure(3, "nacked", "")], [Failure(4, "refused", "")]
     )
@@ -193,8 +189,8 @@ def test_what_the_publisher_says_of_a_discarded_entry_changes_nothing(box: Outbo
 
 
 def test_what_was_parked_and_redriven_before_it_was_heard_of_is_not_withdrawn(box: Outbox) -> None:
-    changes.park(url(box), [3])
-    changes.redrive(url(box), [3])
+    entries.park(box.database, [3])
+    entries.redrive(box.database, [3])
     box.step()
     box.step()
 
@@ -207,7 +203,7 @@ def test_a_thousand_orders_are_one_withdrawal_and_one_line(
     box: Outbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     box.step(box.batch(*(add({"id": number}) for number in range(10, 1010))))
-    changes.park(url(box), [*range(5, 1005)])
+    entries.park(box.database, [*range(5, 1005)])
     capsys.readouterr()
     box.step()
 
@@ -220,9 +216,9 @@ def test_a_thousand_orders_are_one_withdrawal_and_one_line(
 def test_scattered_redriven_entries_come_in_few_steps(box: Outbox) -> None:
     box.step(box.batch(*(add({"id": number}) for number in range(10, 60))))
     odd = [*range(5, 55, 2)]
-    changes.park(url(box), odd)
+    entries.park(box.database, odd)
     box.step()
-    changes.redrive(url(box), odd)
+    entries.redrive(box.database, odd)
     box.step()
     before = len(box.sink.numbers)
     box.step()
@@ -241,7 +237,7 @@ def test_the_publisher_is_told_of_each_commit_of_its_reports(box: Outbox) -> Non
 def test_a_resync_is_asked_of_the_reader_of_its_table_once(box: Outbox) -> None:
     asked: list[TableName] = []
     box.store.on_resync(lambda name: not asked.append(name))
-    request_resync(url(box), "db.t")
+    request_resync(box.database, "db.t")
     box.step()
     box.step()
 
@@ -251,7 +247,7 @@ def test_a_resync_is_asked_of_the_reader_of_its_table_once(box: Outbox) -> None:
 def test_a_resync_of_a_table_that_nobody_reads_is_said(
     box: Outbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request_resync(url(box), "db.t")
+    request_resync(box.database, "db.t")
     box.step()
 
     assert "no reader of this table runs" in capsys.readouterr().out
@@ -260,7 +256,7 @@ def test_a_resync_of_a_table_that_nobody_reads_is_said(
 def test_orders_that_could_not_be_read_are_followed_later(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes.redrive(url(box), [2])
+    entries.redrive(box.database, [2])
     real, calls = store.entries.totals, []
 
     def fails_once(connection: object) -> object:
@@ -280,7 +276,7 @@ def test_orders_that_could_not_be_read_are_followed_later(
 def test_orders_are_heard_again_when_the_transaction_that_read_them_fails_in_its_end(
     box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    changes.redrive(url(box), [2])
+    entries.redrive(box.database, [2])
     commit, failed = box.engine.dialect.do_commit, []
 
     def fails_once(connection: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from replicator.web.troubles import Signs, Trouble, duration, find_troubles, hint_for
+from replicator.web.troubles import Signs, Trouble, find_troubles, hint_for
 from tests.support.observed import FakeService, feed_of
 
 
@@ -299,19 +299,3 @@ def test_each_cause_of_the_readiness_probe_has_advice() -> None:
 
     assert all(hint_for(*cause) for cause in causes)
     assert hint_for("feed", "unheard of") is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (0.2, "under 1 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (3661, "1 h 1 min"),
-        (3601, "1 h"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_a_length_of_time_is_said_in_two_units_at_most(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

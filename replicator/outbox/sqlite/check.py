@@ -1,57 +1,28 @@
 """The preflight of an outbox: whether a service could start on it. Changes nothing on disk."""
 
-import fcntl
+import contextlib
 import os
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxOutdated, OutboxUnavailable, OutboxUnusable
 from replicator.outbox.migrations import current, head, require_current
-from replicator.outbox.sqlite.connection import database_path, translated
-from replicator.outbox.sqlite.privacy import exposures
+from replicator.outbox.port import Preflight
+from replicator.outbox.sqlite.connection import translated
+from replicator.outbox.sqlite.lock import user
+from replicator.outbox.sqlite.privacy import exposure
 
-_LEAST_FREE_BYTES: Final = 16 * 1024 * 1024
+_MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
-class OutboxFacts(NamedTuple):
-    """What the preflight found."""
-
-    path: Path
-    exists: bool
-    schema: str | None  # None: a new outbox
-    is_current: bool
-    holder: str | None  # the process that uses it
-    free_bytes: int
-    exposures: list[str]  # what every user of this host may do with it
-
-
-def lock_holder(url: str) -> str | None:
-    """Return the process that runs on this outbox, as it wrote itself down; None when none does.
-
-    Race: for an instant this holds a shared lock. A service that starts in just that instant
-    would say that the outbox is in use; whoever runs it starts it again.
-    """
-    path = database_path(url)
-    try:
-        file = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
-    finally:
-        os.close(file)
-    return None
-
-
-def check_outbox(url: str) -> OutboxFacts:
+def preflight(path: Path) -> Preflight:
     """Look whether the outbox can be written and has a schema that this program can use.
 
     Raises:
@@ -59,7 +30,6 @@ def check_outbox(url: str) -> OutboxFacts:
         OutboxTooNew: a newer program wrote it.
         OutboxUnavailable: the disk is full, or it cannot be read now.
     """
-    path = database_path(url)
     directory = next(parent for parent in path.parents if parent.exists())
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         raise OutboxUnusable(
@@ -67,31 +37,21 @@ def check_outbox(url: str) -> OutboxFacts:
             hint="set outbox.url to a place that this user may write",
         )
     free = shutil.disk_usage(directory).free
-    if free < _LEAST_FREE_BYTES:
+    if free < _MIN_FREE_BYTES:
         raise OutboxUnavailable(
             f"the file system of the outbox, at {directory}, has {free:,} bytes left",
             hint="free disk space, or set outbox.url to a place that has some",
         )
-    if not path.exists():
-        return OutboxFacts(
-            path,
-            exists=False,
-            schema=None,
-            is_current=False,
-            holder=None,
-            free_bytes=free,
-            exposures=exposures(path),
-        )
-    _check_file(path)
-    schema, is_current = _schema(path)
-    return OutboxFacts(
-        path,
-        exists=True,
-        schema=schema,
-        is_current=is_current,
-        holder=lock_holder(url),
+    exists = path.exists()
+    if exists:
+        _check_file(path)
+    return Preflight(
+        exists,
+        schema=_schema(path) if exists else None,
+        wanted_schema=head(),
+        user=user(path) if exists else None,
         free_bytes=free,
-        exposures=exposures(path),
+        exposure=exposure(path),
     )
 
 
@@ -111,28 +71,17 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _schema(path: Path) -> tuple[str | None, bool]:
+def _schema(path: Path) -> str | None:
     # Opening a write-ahead log that is not there would make one; without it the file alone is
     # the whole database, and SQLite is told so.
     is_immutable = not path.with_name(path.name + "-wal").exists()
     uri = f"{path.as_uri()}?mode=ro" + ("&immutable=1" if is_immutable else "")
     engine = create_engine(
-        "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool
+        URL.create("sqlite", database=str(path)),
+        creator=lambda: sqlite3.connect(uri, uri=True),
+        poolclass=NullPool,
     )
     with translated(path), engine.connect() as connection:
-        schema = current(connection)
-        if schema is None and inspect(connection).get_table_names():
-            raise OutboxUnusable(
-                f"the database at {path} is not an outbox: it has other tables",
-                hint="name another file with --outbox",
-            )
-        try:
+        with contextlib.suppress(OutboxOutdated):  # the service migrates it when it starts
             require_current(connection)
-        except OutboxOutdated:
-            return schema, False
-    return schema, True
-
-
-def wanted_schema() -> str:
-    """Return the schema that this program writes."""
-    return head()
+        return current(connection)

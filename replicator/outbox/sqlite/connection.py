@@ -1,8 +1,8 @@
-"""Opening an outbox's database, and all that is particular to a kind of database.
+"""Opening an outbox's database file, and what its errors mean.
 
-SQLite is the default: WAL, so that the commands can read while the service writes, and
-``synchronous=FULL``, so that a commit survives a power cut. Errors of the database become this
-project's own here, so that callers know what passes by itself and what does not.
+WAL, so that the commands can read while the service writes, and ``synchronous=FULL``, so that a
+commit survives a power cut. Errors of the database become this project's own here, so that
+callers know what passes by itself and what does not.
 """
 
 import sqlite3
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, MultipleResultsFound, NoSuchModuleError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError, MultipleResultsFound
 from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
@@ -41,44 +41,33 @@ _READONLY: Final = 8
 _PRIMARY_CODE_MASK: Final = 0xFF
 
 
-def parse_url(url: str) -> URL:
-    """Return the parsed SQLAlchemy URL of an outbox.
+def database_path(url: URL) -> Path:
+    """Return the file of an SQLite outbox.
 
     Raises:
-        OutboxUnusable: it is not one, or its database is not supported.
+        OutboxUnusable: there can be none at this URL.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as err:
-        raise OutboxUnusable(
-            "the outbox url is not an SQLAlchemy URL", hint="for example sqlite:///replicator.db"
-        ) from err
-    if parsed.get_backend_name() != "sqlite":
-        raise OutboxUnusable(
-            f"the outbox cannot be on {parsed.get_backend_name()}: this version supports SQLite",
-            hint="set outbox.url to sqlite:///PATH",
-        )
-    if parsed.drivername not in _DRIVERS or parsed.host or parsed.username:
+    if url.drivername not in _DRIVERS or url.host or url.username:
         raise OutboxUnusable(
             "the outbox url has a driver, a user or a host, and none is supported",
             hint="set outbox.url to sqlite:///PATH",
         )
-    if not parsed.database or parsed.database == ":memory:":
+    if not url.database or url.database == ":memory:":
         raise OutboxUnusable(
             "an outbox in memory would lose what was captured when the process ends",
             hint="set outbox.url to sqlite:///PATH on a local or block volume",
         )
-    if parsed.query or parsed.database.startswith("file:"):
+    if url.query or url.database.startswith("file:"):
         raise OutboxUnusable(
             "the outbox url has parameters, and none is supported",
             hint="set outbox.url to sqlite:///PATH",
         )
-    if _is_directory(parsed.database):
+    if _is_directory(url.database):
         raise OutboxUnusable(
-            f"the outbox cannot be at {parsed.database}: that is a directory",
+            f"the outbox cannot be at {url.database}: that is a directory",
             hint="set outbox.url to a file in it: sqlite:///PATH/replicator.db",
         )
-    return parsed
+    return Path(url.database).absolute()
 
 
 def _is_directory(path: str) -> bool:
@@ -94,23 +83,26 @@ def _is_directory(path: str) -> bool:
         ) from err
 
 
-def database_path(url: str) -> Path:
-    """Return the file of an SQLite outbox; raises `OutboxUnusable` as `parse_url` does."""
-    return Path(parse_url(url).database or "").absolute()
-
-
-def open_engine(url: str, *, create: bool = False) -> Engine:
+def open_engine(path: Path, *, create: bool = False) -> Engine:
     """Return an engine on an outbox; every connection has the settings that it needs.
 
-    Args:
-        url: an SQLAlchemy URL.
-        create: make the file (mode 0600) when there is none.
+    Each of its transactions takes the write lock when it begins. With ``create``, the file is made
+    (mode 0600) when there is none.
 
     Raises:
         OutboxMissing: there is no such file and ``create`` is false.
-        OutboxUnusable: the place cannot be used.
+        OutboxUnusable: the file cannot be made.
     """
-    path = database_path(url)
+    engine = open_reader(path, create=create)
+    event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def open_reader(path: Path, *, create: bool = False) -> Engine:
+    """Return an engine that begins no transaction: it never blocks the service's writes.
+
+    Raises what `open_engine` does.
+    """
     if not path.exists():
         if not create:
             raise OutboxMissing(
@@ -118,25 +110,12 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
                 hint="`replicator run` creates it; --outbox names another",
             )
         _create_file(path)
-    try:
-        engine = create_engine(
-            parse_url(url),
-            poolclass=NullPool,
-            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
-        )
-    except (ArgumentError, NoSuchModuleError) as err:
-        raise OutboxUnusable(
-            f"the outbox url cannot be used: {err}", hint="set outbox.url to sqlite:///PATH"
-        ) from err
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=NullPool,
+        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
+    )
     event.listen(engine, "connect", _configure_sqlite)
-    event.listen(engine, "begin", _begin_immediately)
-    return engine
-
-
-def open_reader(url: str) -> Engine:
-    """Return an engine for commands that only read; they never block the service's writes."""
-    engine = open_engine(url)
-    event.remove(engine, "begin", _begin_immediately)
     return engine
 
 

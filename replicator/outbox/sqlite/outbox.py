@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,7 @@ from replicator.outbox.records import (
     MAX_COUNT,
     Count,
     Instant,
+    OutboxId,
     damaged,
     sound,
     sound_keys,
@@ -57,7 +58,7 @@ _TEXT: Final = {each: each.value for each in (*Op, *Origin)}
 class _Identity(NamedTuple):
     """What message ids are made of."""
 
-    outbox_id: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+    outbox_id: OutboxId
     last_entry: Count
 
 

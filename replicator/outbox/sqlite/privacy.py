@@ -2,7 +2,7 @@
 
 The file is made with mode 0600 whatever the umask is, and SQLite gives its ``-wal`` and ``-shm``
 the mode of the file. What was there before is left as it is: somebody may have opened it to a
-group on purpose. It is only said what everybody may do.
+group on purpose. What everybody may do is only said.
 """
 
 import contextlib
@@ -10,11 +10,13 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from replicator.outbox.port import Exposure
+
 FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _BESIDE: Final = ("", "-wal", "-shm", ".lock")
 
-REMEDY: Final = "chmod 600 its files, and give it a directory of its own with mode 700"
+_REMEDY: Final = "chmod 600 its files, and give it a directory of its own with mode 700"
 
 
 def make_directory(path: Path) -> None:
@@ -31,8 +33,8 @@ def make_directory(path: Path) -> None:
         each.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
 
 
-def exposures(database: Path) -> list[str]:
-    """Say what every user of this host may do with an outbox, in words; safe to repeat.
+def exposure(database: Path) -> Exposure | None:
+    """Return what every user of this host may do with an outbox; None for nothing.
 
     Raises:
         OSError: the directory cannot be looked at.
@@ -47,7 +49,7 @@ def exposures(database: Path) -> list[str]:
     # In a sticky one, such as a system's for temporary files, nobody can replace another's files.
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         found.append(f"every user may write its directory {directory} (mode {_octal(mode)})")
-    return found
+    return Exposure(found, _REMEDY) if found else None
 
 
 def _said(name: str, mode: int) -> list[str]:

@@ -20,8 +20,8 @@ from rethinkdb import r
 
 from replicator.config import RethinkDBUrl
 from replicator.errors import SourceUnavailable
-from replicator.operators import listing as inspect
-from replicator.operators.listing import GapRow
+from replicator.operators.listing import GapRow, list_gaps
+from replicator.outbox.opening import open_database
 from replicator_sandbox.demo.listener import Listener
 from replicator_sandbox.demo.narrator import Narrator
 from replicator_sandbox.demo.replica import Replica
@@ -252,8 +252,8 @@ def _lose_replicator(stage: Stage, pace: Pace) -> None:
 
 
 def _gaps(stage: Stage) -> list[GapRow]:
-    with inspect.reading(stage.replica.outbox_url) as connection:
-        return inspect.list_gaps(connection, table=None, limit=1000)
+    with open_database(stage.replica.outbox_url).reading() as connection:
+        return list_gaps(connection, table=None, limit=1000)
 
 
 def _compare(stage: Stage) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import QueuePool
 
 from replicator.errors import OutboxUnavailable
-from replicator.operators import entries as change
+from replicator.operators import entries
+from replicator.outbox import migrations
 from replicator.outbox.orders import Action
 from replicator.outbox.sqlite import connection as engine
+from replicator.outbox.sqlite import database as sqlite
 from tests.faults.pipeline.parts import Database
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Operator:
 
     def __init__(self, pipeline: "Pipeline", database: Database) -> None:
         self._pipeline = pipeline
-        self._url = f"sqlite:///{database.path}"
+        self._beside = sqlite.SqliteDatabase(database.path)
         self._interludes: list[int] = []
 
     # Actions.
@@ -80,7 +82,9 @@ class Operator:
             return
         ledger = self._pipeline.ledger
         try:
-            done = change._changed(self._url, numbers, action, is_dry=False, are_all_needed=False)
+            done = entries._change(
+                self._beside, numbers, action, is_dry=False, are_all_needed=False
+            )
         except OutboxUnavailable:
             return  # the command is of another process: it fails there, and the store goes on
         changed = [each.entry.id for each in done if each.is_changed]
@@ -115,9 +119,9 @@ def commands_beside(database: Database) -> Iterator[None]:
     """Let commands share one engine, which no fault meets: scenarios are short."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "NullPool", QueuePool)
-        beside = engine.open_engine(f"sqlite:///{database.path}")
+        beside = engine.open_engine(database.path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(change, "open_engine", lambda _url: beside)
-        patch.setattr(change, "require_current", lambda _connection: None)
+        patch.setattr(sqlite, "open_engine", lambda _path: beside)
+        patch.setattr(migrations, "require_current", lambda _connection: None)
         yield
     beside.dispose()

@@ -22,10 +22,9 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.metrics import Metrics
-from replicator.outbox.migrations import upgrade
 from replicator.outbox.sqlite import connection as connection_module
 from replicator.outbox.sqlite import room, statements
-from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.database import SqliteDatabase
 from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.publisher import delivery, publisher
 from replicator.source import reader as reader_module
@@ -94,9 +93,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        engine = open_engine(f"sqlite:///{path}", create=True)
-        upgrade(engine)
-        engine.dispose()
+        SqliteDatabase(path).upgrade(create=True)
         self.on_commit: Callable[[Any], None] = lambda _cursor: None
         self._faults: deque[tuple[int, bool]] = deque()
         self.reopen()

@@ -114,7 +114,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "outbox.db"
-        self.engine = open_engine(f"sqlite:///{self._path}", create=True)
+        self.engine = open_engine(self._path, create=True)
         # Takes a tenth of the time of the migrations, which `make check` compares with it.
         schema.metadata.create_all(self.engine)
         self._outbox: SqliteOutbox | None = None
@@ -145,8 +145,9 @@ class SqliteDatabase(Database):
         connection.close()
 
     def replace(self) -> None:
-        with open_engine(f"sqlite:///{self._path}.new", create=True).connect():
-            Path(f"{self._path}.new").replace(self._path)
+        new = Path(f"{self._path}.new")
+        with open_engine(new, create=True).connect():
+            new.replace(self._path)
 
     def close(self) -> None:
         self._close_writer()
