@@ -18,11 +18,10 @@ from replicator.errors import (
 )
 from replicator.outbox.sqlite import connection as engine_module
 from replicator.outbox.sqlite.connection import (
-    data_version,
     database_path,
-    give_back_space,
     open_engine,
     open_reader,
+    open_writer,
     parse_url,
     translated,
 )
@@ -86,13 +85,21 @@ def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_p
 
 
 def test_every_connection_writes_through_a_log_that_survives_a_power_cut(tmp_path: Path) -> None:
+    expected = {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
     with make(tmp_path).connect() as connection:
-        found = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "auto_vacuum", "foreign_keys")
-        }
+        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
+    writer = open_writer(tmp_path / "outbox.db")
+    written = {name: writer.execute(f"PRAGMA {name}").fetchone()[0] for name in expected}
+    writer.close()
 
-    assert found == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
+    assert found == written == expected
+
+
+def test_a_file_that_is_no_database_is_said_when_the_writer_opens_it(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"not a database, and longer than its header" * 40)
+
+    with pytest.raises(OutboxUnusable, match="not a database"):
+        open_writer(tmp_path / "outbox.db")
 
 
 def test_pages_that_are_freed_are_not_written_once_more(tmp_path: Path) -> None:
@@ -187,35 +194,6 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
         raise OperationalError("statement", {}, error) if is_wrapped else error
 
     assert caught.value.__cause__ is not None
-
-
-def test_freed_space_is_given_back_in_steps(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO bytes (b) VALUES (zeroblob(4000))"), [{}] * 100)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM bytes")
-    with engine.begin() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        left = give_back_space(connection, 10)
-        assert connection.exec_driver_sql("PRAGMA page_count").scalar_one() <= pages - 10
-        assert left > 0
-        assert give_back_space(connection, 1000) == 0
-        assert connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == 0
-        assert give_back_space(connection, 10) == 0
-
-
-def test_only_another_connections_change_is_noticed(tmp_path: Path) -> None:
-    engine = make(tmp_path)
-    with engine.connect() as connection:
-        before = data_version(connection)
-        connection.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        connection.commit()
-        assert data_version(connection) == before
-        connection.rollback()
-        with engine.begin() as other:
-            other.exec_driver_sql("INSERT INTO bytes DEFAULT VALUES")
-        assert data_version(connection) != before
 
 
 # The lock.
