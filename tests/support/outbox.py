@@ -26,6 +26,7 @@ from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.store.inbox import Inbox, Work
 from replicator.store.pausing import OutboxLimits
 from replicator.store.store import Store
+from tests.support.failing import FailingConnection
 
 SECOND = 1_000_000
 TABLE = TableName("db", "t")
@@ -78,7 +79,8 @@ class Outbox:
         self.sink = FakeSink(room)
         self.engine = open_engine(f"sqlite:///{path}", create=True)
         upgrade(self.engine)
-        self.outbox = SqliteOutbox(path, open_writer(path))
+        self.connection = FailingConnection(open_writer(path))
+        self.outbox = SqliteOutbox(path, self.connection)  # type: ignore[arg-type]
         self.store = Store(
             self.outbox, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
         )
@@ -101,7 +103,9 @@ class Outbox:
         self.outbox.close()
         self.engine.dispose()
 
-    def restart(self, *tables: TableSettings, room: int = 1_000_000) -> "Outbox":
+    def restart(
+        self, *tables: TableSettings, room: int = 1_000_000, has_channel: bool = True
+    ) -> "Outbox":
         """Return the next process's store: this one died without a word."""
         self.close()
         return Outbox(
@@ -110,6 +114,7 @@ class Outbox:
             limits=self.limits,
             room=room,
             now=self.now + 60 * SECOND,
+            has_channel=has_channel,
         )
 
     def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:
