@@ -68,9 +68,13 @@ class Handover:
 
     @property
     def may_refill(self) -> bool:
-        """Whether a page should be read back: the publisher is behind and has room for one."""
+        """Whether a page should be read back: the publisher is behind and has room for one.
+
+        Never before it has asked: it would drop what it is offered.
+        """
         return (
-            not self.has_caught_up
+            self._reading > 0
+            and not self.has_caught_up
             and not self._is_over
             and self._sink is not None
             and self._sink.room >= _PAGE_ENTRIES

@@ -7,18 +7,18 @@ from typing import Any
 
 
 class Failure:
-    """A statement that is to fail: the one with this number, counted from 1, or None."""
+    """Statements that are to fail: those with these numbers, counted from 1."""
 
-    def __init__(self, statement: int | None, code: int, kind: type[BaseException]) -> None:
+    def __init__(self, failing: range, code: int, kind: type[BaseException]) -> None:
         self.statements = 0
         self.has_happened = False
-        self._statement = statement
+        self._failing = failing
         self._code = code
         self._kind = kind
 
     def count(self) -> None:
         self.statements += 1
-        if self.statements == self._statement:
+        if self.statements in self._failing:
             self.has_happened = True
             error = self._kind("it broke")
             if isinstance(error, sqlite3.Error):
@@ -38,11 +38,13 @@ class FailingConnection:
         self,
         statement: int | None,
         *,
+        many: int = 1,
         code: int = sqlite3.SQLITE_FULL,
         kind: type[BaseException] = sqlite3.OperationalError,
     ) -> Iterator[Failure]:
-        """Let the Nth statement within the block fail; None to count only."""
-        self._failure = Failure(statement, code, kind)
+        """Let the Nth statement within the block fail, and some that follow; None to count only."""
+        failing = range(0) if statement is None else range(statement, statement + many)
+        self._failure = Failure(failing, code, kind)
         try:
             yield self._failure
         finally:

@@ -20,11 +20,13 @@ from replicator.domain.items import (
 )
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
-from replicator.outbox.sqlite.connection import open_engine
+from replicator.outbox.sqlite.connection import open_engine, open_writer
 from replicator.outbox.sqlite.database import SqliteDatabase
+from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.store.inbox import Inbox, Work
 from replicator.store.pausing import OutboxLimits
 from replicator.store.store import Store
+from tests.support.failing import FailingConnection
 
 SECOND = 1_000_000
 TABLE = TableName("db", "t")
@@ -78,7 +80,8 @@ class Outbox:
         self.database = SqliteDatabase(path)
         self.database.upgrade(create=True)
         self.engine = open_engine(path)
-        self.outbox = self.database.outbox()
+        self.connection = FailingConnection(open_writer(path))
+        self.outbox = SqliteOutbox(path, self.connection)  # type: ignore[arg-type]
         self.store = Store(
             self.outbox, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
         )
@@ -101,7 +104,9 @@ class Outbox:
         self.outbox.close()
         self.engine.dispose()
 
-    def restart(self, *tables: TableSettings, room: int = 1_000_000) -> "Outbox":
+    def restart(
+        self, *tables: TableSettings, room: int = 1_000_000, has_channel: bool = True
+    ) -> "Outbox":
         """Return the next process's store: this one died without a word."""
         self.close()
         return Outbox(
@@ -110,6 +115,7 @@ class Outbox:
             limits=self.limits,
             room=room,
             now=self.now + 60 * SECOND,
+            has_channel=has_channel,
         )
 
     def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:

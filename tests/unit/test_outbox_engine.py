@@ -21,6 +21,7 @@ from replicator.outbox.sqlite import connection as engine_module
 from replicator.outbox.sqlite.connection import (
     open_engine,
     open_reader,
+    open_writer,
     translated,
 )
 from replicator.outbox.sqlite.lock import exclusively, user
@@ -86,13 +87,21 @@ def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_p
 
 
 def test_every_connection_writes_through_a_log_that_survives_a_power_cut(tmp_path: Path) -> None:
+    expected = {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
     with make(tmp_path).connect() as connection:
-        found = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "auto_vacuum", "foreign_keys")
-        }
+        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
+    writer = open_writer(tmp_path / "outbox.db")
+    written = {name: writer.execute(f"PRAGMA {name}").fetchone()[0] for name in expected}
+    writer.close()
 
-    assert found == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
+    assert found == written == expected
+
+
+def test_a_file_that_is_no_database_is_said_when_the_writer_opens_it(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"not a database, and longer than its header" * 40)
+
+    with pytest.raises(OutboxUnusable, match="not a database"):
+        open_writer(tmp_path / "outbox.db")
 
 
 def test_pages_that_are_freed_are_not_written_once_more(tmp_path: Path) -> None:

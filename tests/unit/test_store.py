@@ -1,22 +1,24 @@
-"""The store's promises: failed transactions, limits, and what reaches the publisher."""
+"""The store's promises: commits that fail, limits, and what reaches the publisher."""
 
 import random
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replicator import retry
 from replicator.domain.feed_element import Change
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, Failure, Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.store import capture, store
+from replicator.operators.feeds import request_resync
+from replicator.retry import Backoff
+from replicator.store import store
 from replicator.store.inbox import Work
 from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add, change, initial, remove
-from tests.support.outbox import Outbox, outbox
+from tests.support.outbox import SECOND, Outbox, outbox
 
 
 def doc(number: int, value: int = 0) -> dict[str, object]:
@@ -34,104 +36,130 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         yield made
 
 
-def fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-    """Let the next call of a function fail as a full disk does."""
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[object]:
+    """Let the next call of a verb fail as on a full disk; returns what has failed, as it does."""
     real = getattr(owner, name)
-    calls = []
+    failed: list[object] = []
 
     def failing(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == 1:
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = 13
-            raise error
+        if not failed:
+            failed.append(name)
+            raise OutboxUnavailable("the disk is full")
         return real(*arguments, **options)
 
     monkeypatch.setattr(owner, name, failing)
+    return failed
 
 
-# Failed transactions.
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once what failed."""
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.001, 0.005))
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (store.entries, "append"),
-        (store.entries, "settle"),
-        (store.entries, "oldest_pending"),
-        (store.index, "apply"),
-        (store.index, "remove"),
-        (capture.feeds, "save"),
-        (capture.feeds, "close_gap"),
-    ],
-)
-def test_a_failed_transaction_is_done_again_with_the_same_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+# Commits that fail.
+
+
+def everything(box: Outbox) -> tuple[object, ...]:
+    """Return what is stored, what the publisher has, and what the metrics and the status say."""
+    tables = ("entries", "documents", "feeds", "gaps", "meta")
+    columns = {"meta": "last_entry"}
+    return (
+        [box.rows(f"SELECT {columns.get(table, '*')} FROM {table}") for table in tables],
+        box.sink.said(),
+        box.sink.numbers,
+        box.store.status.totals,
+        box.feed().state,
+        box.value("replicator_gaps_total", table="db.t", cause="disconnect"),
+        box.value("replicator_snapshot_documents_total", table="db.t"),
+    )
+
+
+def step_that_fails(path: Path, statement: int | None) -> tuple[bool, tuple[object, ...]]:
+    """Commit, in an outbox of its own, a step of which a statement fails the first time."""
+    with outbox(path) as box:
+        box.step(box.opened(), box.batch(initial(doc(1)), initial(doc(2))), box.ready())
+        box.step(box.closed())
+        box.now += SECOND
+        items = (
+            box.opened(),
+            box.batch(initial(doc(1, 1)), add(doc(3)), remove(doc(3)), add(doc(4))),
+            box.batch(change(doc(4), doc(4, 1)), add(doc(5)), remove(doc(5)), add(doc(5, 1))),
+            box.ready(),
+        )
+        work = Work(items, [Outcomes([1], 10)])
+        with box.connection.failing(statement) as failure:
+            try:
+                box.store.commit(work, box.now)
+            except OutboxUnavailable:
+                assert len(box.sink.entries) == 2
+                assert box.feed().state is FeedState.LOST
+                box.store.commit(work, box.now)
+        box.step()
+        return failure.has_happened, everything(box)
+
+
+def test_a_commit_that_failed_anywhere_is_decided_again_with_the_same_result(
+    tmp_path: Path,
 ) -> None:
-    results = []
-    for folder, is_failing in (("whole", False), ("failing", True)):
-        with outbox(tmp_path / folder) as box:
-            box.step(box.opened(), box.batch(initial(doc(1)), initial(doc(2))), box.ready())
-            box.step(box.closed())
-            items = (
-                box.opened(),
-                box.batch(initial(doc(1, 1)), add(doc(3)), remove(doc(3)), add(doc(4))),
-                box.ready(),
-            )
-            work = Work(list(items), [Outcomes([1], 10)])
-            with monkeypatch.context() as patched:
-                if is_failing:
-                    fail_once(patched, owner, name)
-                    with pytest.raises(OutboxUnavailable):
-                        box.store.commit(box.connection, work, box.now)
-                    assert len(box.sink.entries) == 2
-                    assert box.feed().state is FeedState.LOST
-                box.store.commit(box.connection, work, box.now)
-            box.store.follow_up(box.connection, is_idle=False)
-            tables = ("entries", "documents", "feeds", "gaps")
-            results.append(
-                (
-                    [box.rows(f"SELECT * FROM {table}") for table in tables],
-                    box.rows("SELECT last_entry FROM meta"),
-                    box.sink.said(),
-                    box.sink.numbers,
-                    box.store.status.totals,
-                    box.feed().state,
-                    box.value("replicator_gaps_total", table="db.t", cause="disconnect"),
-                )
-            )
+    _, expected = step_that_fails(tmp_path / "whole", None)
+    statement, has_failed = 1, True
+    while has_failed:
+        has_failed, found = step_that_fails(tmp_path / str(statement), statement)
+        assert found == expected, f"statement {statement} failed"
+        statement += 1
 
-    assert results[0] == results[1]
-    assert results[0][5] is FeedState.READY
+    assert statement > 10
+    assert FeedState.READY in expected
 
 
-@pytest.mark.parametrize("name", ["_hand_over", "_notice_commands"])
+@pytest.mark.parametrize("verb", ["look_up", "commit", "page", "unseen"])
+def test_a_step_of_which_any_part_fails_captures_its_changes_once(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], verb: str
+) -> None:
+    box.step(box.closed())
+    box.read_again()
+    box.sink.room = 0
+    box.sink.entries.clear()
+    box.step(box.batch(add(doc(9))), box.opened(), box.batch(initial(doc(9))))
+    failed = fail_once(monkeypatch, box.outbox, verb)
+    box.sink.room = 10_000
+    box.step(box.batch(add(doc(1)), change(doc(1), doc(1, 1))), box.ready())
+    box.step()
+
+    assert failed
+    assert box.rows("SELECT id, op FROM entries") == [(1, "create"), (2, "create"), (3, "update")]
+    assert box.sink.numbers == [1, 2, 3]
+    assert box.store.status.totals.pending == 3
+    assert box.store.status.error is None
+    assert box.feed().state is FeedState.READY
+    assert "outbox can be written again" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["version", "orders_after", "tables", "totals", "tidy"])
 def test_a_failure_after_the_commit_does_not_capture_the_changes_twice(
-    box: Outbox, monkeypatch: pytest.MonkeyPatch, name: str
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    fail_once(monkeypatch, box.store, name)
-    monkeypatch.setattr(store, "OUTBOX", store.OUTBOX._replace(initial_seconds=0.0))
-    real = getattr(box.store, name)
-
-    def translated(*arguments: Any) -> None:
-        with store.translated():
-            real(*arguments)
-
-    monkeypatch.setattr(box.store, name, translated)
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+    failed = fail_once(monkeypatch, box.outbox, verb)
+    request_resync(f"sqlite:///{box.path}", "db.t")
     box.step(box.batch(add(doc(1)), change(doc(1), doc(1, 1))), box.closed())
+    box.step()
 
+    assert failed
     assert box.rows("SELECT id, op FROM entries") == [(1, "create"), (2, "update")]
     assert box.sink.numbers == [1, 2]
     assert box.store.status.totals.pending == 2
     assert box.store.status.error is None
+    capfd.readouterr()
 
 
 def test_a_crash_before_the_commit_leaves_outbox_and_index_untouched(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_once(monkeypatch, store.entries, "oldest_pending")
+    fail_once(monkeypatch, box.outbox, "commit")
     with pytest.raises(OutboxUnavailable):
-        box.store.commit(box.connection, Work([box.batch(*adds(1, 3))], []), box.now)
+        box.store.commit(Work([box.batch(*adds(1, 3))], []), box.now)
     again = box.restart()
 
     assert again.rows("SELECT count(*) FROM entries") == [(0,)]
@@ -295,7 +323,8 @@ def test_a_snapshot_pauses_and_goes_on_as_a_snapshot(tmp_path: Path) -> None:
         assert box.feed().state is FeedState.PAUSED
         box.step(box.ready())
         assert box.feed().state is FeedState.PAUSED
-        box.settle(*box.sink.entries)
+        box.store.commit(Work([], [Outcomes([1, 2, 3, 4], 164)]), box.now)
+        box.store.follow_up(is_idle=False)
         assert box.feed().state is FeedState.INITIALIZING
         box.step()
 
@@ -319,7 +348,7 @@ def test_a_full_outbox_is_full_again_after_a_restart(tmp_path: Path) -> None:
     with outbox(tmp_path, limits=OutboxLimits(3, 1 << 30)) as box:
         box.step(box.opened(), box.ready())
         box.step(box.batch(*adds(1, 3)))
-        again = box.restart(room=0)
+        again = box.restart(has_channel=False)
         again.step(again.opened())
 
         assert again.store.status.is_full
