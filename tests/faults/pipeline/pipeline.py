@@ -7,7 +7,6 @@ everything is healed, and the promises must hold.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from replicator.domain.feed_state import FeedState
@@ -52,7 +51,6 @@ class Pipeline:
         self.steps = 0
         self._is_dead = False
         self._actions: Iterator[Action] = iter(())
-        self._attempt: Any = SimpleNamespace(attempt_number=1)
         self._boot()
 
     def _note_commit(self, cursor: Any) -> None:
@@ -285,7 +283,7 @@ class Pipeline:
         if self.link is not None:
             return
         try:
-            self.publisher._session(self._attempt)
+            self.publisher._session()
         except (BrokerUnavailable, ChannelClosed) as err:
             self.publisher._note(err)
 
