@@ -30,7 +30,7 @@ from replicator.domain.routing import RoutingKey
 from replicator.errors import OutboxUnusable
 from replicator.outbox.sqlite.connection import parse_url
 from replicator.source.changefeed import _Decoder, _Undecodable
-from replicator.source.wire import Payload
+from replicator.source.driver import Payload
 from tests.faults.fuzzing import (
     ADDRESSES,
     ANY_TEXT,
