@@ -251,7 +251,6 @@ class Lane:
             error=None,
             next=_report_open,
             outstanding_requests=1,
-            _maybe_fetch_batch=lambda: None,
         )
         opened = Changefeed(SimulatedConnection(feed), cursor, Watch(), self.reader.name)
         opened.table_id = f"T{self.table.incarnation}"
