@@ -52,27 +52,8 @@ def connect(server: Server) -> Any:
     failures: list[str] = []
     for host, port in server.hosts:
         try:
-            connection = r.connect(
-                host=host,
-                port=port,
-                user=server.user,
-                # The driver encodes it as Latin-1, while the server keeps UTF-8.
-                password=server.password.encode().decode("latin-1"),
-                timeout=_CONNECT_SECONDS,
-                ssl={"ca_certs": str(server.tls_ca_file)} if server.tls_ca_file else None,
-            )
-        except reql.ReqlAuthError as err:
-            raise SourceRefused(
-                f"RethinkDB at {host}:{port} refuses user {server.user!r}: {_line(err)}",
-                hint="check rethinkdb.url and rethinkdb.password_file",
-            ) from err
+            connection = _connect_to(server, host, port)
         except (reql.ReqlDriverError, OSError) as err:
-            if "certificate verify failed" in str(err).lower():
-                raise SourceRefused(
-                    f"RethinkDB at {host}:{port} has a certificate that cannot be trusted: "
-                    f"{_line(err)}",
-                    hint="check rethinkdb.tls_ca_file and the host name in rethinkdb.url",
-                ) from err
             failures.append(f"{host}:{port}: {_reason(err)}")
         else:
             adopt(connection)
@@ -88,6 +69,31 @@ def connect(server: Server) -> Any:
             hung_up="Connection is closed",
         ),
     )
+
+
+def _connect_to(server: Server, host: str, port: int) -> Any:
+    try:
+        return r.connect(
+            host=host,
+            port=port,
+            user=server.user,
+            # The driver encodes it as Latin-1, while the server keeps UTF-8.
+            password=server.password.encode().decode("latin-1"),
+            timeout=_CONNECT_SECONDS,
+            ssl={"ca_certs": str(server.tls_ca_file)} if server.tls_ca_file else None,
+        )
+    except reql.ReqlAuthError as err:
+        raise SourceRefused(
+            f"RethinkDB at {host}:{port} refuses user {server.user!r}: {_line(err)}",
+            hint="check rethinkdb.url and rethinkdb.password_file",
+        ) from err
+    except (reql.ReqlDriverError, OSError) as err:
+        if "certificate verify failed" not in str(err).lower():
+            raise
+        raise SourceRefused(
+            f"RethinkDB at {host}:{port} has a certificate that cannot be trusted: {_line(err)}",
+            hint="check rethinkdb.tls_ca_file and the host name in rethinkdb.url",
+        ) from err
 
 
 def _require_usable(tls_ca_file: Path | None) -> None:

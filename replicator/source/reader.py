@@ -47,6 +47,12 @@ Opener = Callable[[int], Changefeed]
 class FeedReader:
     """Follows one table for as long as the service runs; `run` is its thread."""
 
+    progressed_at: float
+    """When the loop last turned, in monotonic seconds; for the liveness probe."""
+    is_waiting_for_store = False
+    """Whether a batch waits to be taken: the loop stands still on purpose then."""
+    _ping_after = 0.0  # monotonic seconds
+
     def __init__(
         self,
         feed_id: int,
@@ -63,12 +69,11 @@ class FeedReader:
         Args:
             feed_id: the feed's number in the outbox.
             name: which table.
-            opener: opens the feed.
+            opener: opens its feed.
             sink: takes what is read; may wait.
             metrics: where reconnects are counted.
-            queue_size: changes that RethinkDB keeps for this reader, to begin with; the default
-                is the server's own.
-            is_patient: retry even a permanent error before the feed was ever open: the service
+            queue_size: changes that RethinkDB keeps for this reader, to begin with.
+            is_patient: retry a permanent error even before the feed was ever open: the service
                 must not end because of a table that nobody named.
         """
         self.name = name
@@ -78,25 +83,16 @@ class FeedReader:
         self._metrics = metrics
         self._log = get_logger("reader").bind(table=str(name))
         self._losses = WarnOnce(self._log, "feed is lost, opening it again")
-        self._stop = threading.Event()
+        self._stop, self._resync = threading.Event(), threading.Event()
         self._retrying = Retrying(
             self._stop, note=self._note, is_patient=lambda: self._was_open or is_patient
         )
-        self._resync = threading.Event()
         self._feed: Changefeed | None = None
-        self._was_open = False
-        self._is_reported_open = False
-        self._queue_size = queue_size
-        self._max_queue_size = _MAX_QUEUE_GROWTH * queue_size
-        self._stall_seconds = _STALL_SECONDS
-        self._is_initializing = False
-        self._idle_seconds = 0.0
+        self._was_open = self._is_reported_open = self._is_initializing = False
+        self._queue_size, self._max_queue_size = queue_size, _MAX_QUEUE_GROWTH * queue_size
+        self._stall_seconds, self._idle_seconds = _STALL_SECONDS, 0.0
         self._completeness = Completeness()
-        self._ping_after = 0.0  # monotonic seconds
         self.progressed_at = time.monotonic()
-        """When the loop last turned; for the liveness probe."""
-        self.is_waiting_for_store = False
-        """Whether a batch waits to be taken: the loop stands still on purpose then."""
 
     @property
     def is_connected(self) -> bool:
