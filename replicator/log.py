@@ -8,16 +8,21 @@ neither as a value of its own nor inside a URL.
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Mapping
 from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
+from replicator.errors import ReplicatorError
+
 Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 HIDDEN = "***"
+
+_MAX_SAID = 16
 
 _PASSWORD_KEY = re.compile(r"(^|_)(password|passwd|secret|token)$", re.IGNORECASE)
 _PASSWORD_PARAMETER = re.compile(r"((?:password|passwd|secret|token)=)[^&\s]*", re.IGNORECASE)
@@ -186,3 +191,29 @@ def get_logger(component: str) -> FilteringBoundLogger:
     """Give the logger of a part of the program; ``component`` is a value on each of its lines."""
     name = f"replicator.{component}"
     return cast("FilteringBoundLogger", structlog.get_logger(name, component=component))
+
+
+class WarnOnce:
+    """Warns of an error that is tried again, once until `forget`.
+
+    Several hosts fail in turn, each in its own way: none of it is news the second time.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, event: str) -> None:
+        """Bind to a logger and to what each warning says beside the error."""
+        self._log = log
+        self._event = event
+        self._said: deque[str] = deque(maxlen=_MAX_SAID)
+
+    def warn(self, err: ReplicatorError) -> bool:
+        """Log an error and its hint if it is news. Returns whether it was."""
+        text = str(err)
+        if text in self._said:
+            return False
+        self._said.append(text)
+        self._log.warning(self._event, error=text, hint=err.hint)
+        return True
+
+    def forget(self) -> None:
+        """Let the next error be news: what failed has worked since."""
+        self._said.clear()

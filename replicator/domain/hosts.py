@@ -1,6 +1,6 @@
-"""Whose turn it is when a server has several hosts."""
+"""The hosts of a server: whose turn it is, and what their failures say."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 Host = tuple[str, int]
 """A name or address, and a port."""
@@ -25,3 +25,20 @@ class InTurn:
             host = self._hosts[self._next]
             self._next = (self._next + 1) % len(self._hosts)
             yield host
+
+
+def hint_of_tls(failures: Iterable[str], *, is_tls: bool, setting: str, hung_up: str) -> str:
+    """Return what to add to a hint when only one end seems to speak TLS; else nothing.
+
+    Args:
+        failures: what each host answered.
+        is_tls: whether this end speaks TLS.
+        setting: what turns it on.
+        hung_up: the driver's words for a server that hangs up, as one does that expects TLS.
+    """
+    said = " ".join(failures)
+    if is_tls and "WRONG_VERSION_NUMBER" in said:  # OpenSSL's word for an answer that is not TLS
+        return f"; the port does not speak TLS, which {setting} turns on"
+    if not is_tls and hung_up in said:
+        return f"; if the port speaks TLS, use {setting}"
+    return ""

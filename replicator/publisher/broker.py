@@ -11,6 +11,7 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from replicator.domain.hosts import hint_of_tls
 from replicator.domain.model import TableName
 from replicator.domain.routing import RoutingKey
 from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
@@ -191,18 +192,10 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
     raise BrokerUnavailable(
         f"RabbitMQ cannot be reached ({'; '.join(sorted(failures))})",
         hint="check that the broker runs and that rabbitmq.url is right"
-        + _hint_of_tls(failures, is_tls=broker.is_tls),
+        + hint_of_tls(
+            failures, is_tls=broker.is_tls, setting="amqps://", hung_up="StreamLostError"
+        ),
     )
-
-
-def _hint_of_tls(failures: Sequence[str], *, is_tls: bool) -> str:
-    """Add what the two ends' ideas of TLS look like when they differ."""
-    said = " ".join(failures)
-    if is_tls and "WRONG_VERSION_NUMBER" in said:  # OpenSSL's word for what is no TLS at all
-        return "; the port does not speak TLS, which amqps:// asks for"
-    if not is_tls and "StreamLostError" in said:
-        return "; if it is the port for TLS, write amqps://"
-    return ""
 
 
 def prepare(broker: Broker) -> pika.ConnectionParameters:

@@ -1,5 +1,5 @@
 """The source: the only code that knows RethinkDB's driver.
 
-One connection and one thread per changefeed. It reads and hands over; what a change means is
-decided behind the door (`replicator.domain.ports.FeedSink`).
+One connection and one thread per changefeed, which reads and hands over
+(`replicator.domain.ports.FeedSink`). What a change means is decided by the store.
 """

@@ -1,12 +1,13 @@
-"""One open changefeed: opened in the only way there is, read in batches, kept honest.
+"""One open changefeed: opened in the only way there is, read in batches.
 
-Every feed starts with a snapshot (`include_initial`), at first, after a restart, after a lost
+Every feed starts with a snapshot (`include_initial`): at first, after a restart, after a lost
 connection, after an overflow. There is no second way that only runs when something broke.
 """
 
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -16,19 +17,13 @@ from rethinkdb import r
 from replicator.domain.feed_element import Change, decode_response, skipped_changes
 from replicator.domain.model import TableName
 from replicator.errors import FeedAborted, FeedOverflowed, SettingsInvalid
-from replicator.source.connection import (
-    Server,
-    close,
-    connect,
-    shut,
-    translated,
-    watched,
-)
+from replicator.source.connection import Server, asking, connect
+from replicator.source.driver import close, shut
 from replicator.source.watchdog import Watch
 
 _ANSWER_SECONDS: Final = 20.0
 _OPEN_SECONDS: Final = 60.0
-_MESSAGE_SECONDS: Final = 60.0  # a batch of a megabyte over a slow link takes its time
+_MESSAGE_SECONDS: Final = 60.0  # a slow link takes its time for a batch of a megabyte
 
 
 class FieldRules(NamedTuple):
@@ -37,13 +32,25 @@ class FieldRules(NamedTuple):
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
 
+    def require(self, primary_key: str, name: TableName) -> None:
+        """Refuse to leave the primary key out.
+
+        Raises:
+            SettingsInvalid: ``exclude_fields`` names it.
+        """
+        if self.exclude and primary_key in self.exclude:
+            raise SettingsInvalid(
+                f"tables[{name}].exclude_fields names {primary_key!r}, the table's primary key",
+                hint="the primary key can never be excluded",
+            )
+
 
 class _Undecodable(msgspec.Struct):
     error: str
 
 
 class _Decoder:
-    """The driver's decoder hook: keeps values raw, and never raises inside of the driver."""
+    """The driver's decoder hook: keeps values raw, and never raises inside the driver."""
 
     def __init__(self, _options: object = None) -> None:
         """The driver passes its options; none of them matters to raw values."""
@@ -52,57 +59,71 @@ class _Decoder:
         try:
             return decode_response(text)
         except (msgspec.DecodeError, UnicodeError) as err:
-            # An exception here would leave the cursor wedged (seen with 2.4.10): the
-            # error travels as an element instead, and the feed is opened again.
+            # After an exception here the cursor may never ask for more again (seen with 2.4.10):
+            # the error travels as an element instead, and the feed is opened again.
             return {"t": 3, "r": [_Undecodable(str(err))]}
 
 
-class Changefeed:
-    """An open feed; one thread uses it, but `abort` may be called from any."""
+class OpenFeed:
+    """A changefeed's cursor and its connection; for one thread, except `abort`."""
 
     def __init__(self, connection: Any, cursor: Any, watch: Watch, name: TableName) -> None:
-        """Wrap what `open_changefeed` opened."""
+        """Wrap a cursor that was opened over a connection of its own."""
         self._connection = connection
         self._cursor = cursor
         self._watch = watch
         self._name = name
-        self.host = ""
-        self.table_id = ""
-        self.primary_key = ""
 
-    def read(self, wait_seconds: float) -> list[Change]:
+    def abort(self) -> None:
+        """End the feed from another thread: whoever reads gets an error at once."""
+        shut(self._connection)
+
+    def next_batch(self, wait_seconds: float) -> list[Any]:
         """Return what the server sent, waiting at most this long for its first byte.
 
-        An empty list says that nothing came. An in-feed error document is raised only when it
-        is the first of a batch; the elements before it are returned first.
+        An empty list says that nothing came.
 
         Raises:
-            FeedDisconnected, FeedAborted, FeedOverflowed: the feed is over; `close` it.
+            FeedDisconnected, FeedAborted: the feed is over.
         """
-        cursor = self._cursor
-        with (
-            translated(str(self._name)),
-            watched(self._connection, self._watch, wait_seconds + _MESSAGE_SECONDS),
-        ):
+        with self._asking(wait_seconds + _MESSAGE_SECONDS):
             try:
-                first = cursor.next(wait=wait_seconds)
+                first = self._cursor.next(wait=wait_seconds)
             except reql.ReqlTimeoutError:
                 return []
             except reql.ReqlCursorEmpty as err:
                 raise FeedAborted(f"the changefeed of {self._name} ended") from err
-        # The driver keeps a decoded batch in a deque; taking all of it at once is what makes
-        # the next `next` ask the server for more.
-        batch = [first, *cursor.items]
-        cursor.items.clear()
-        return self._before_error(batch)
+        # The driver keeps a decoded batch in a deque, and asks for more only when it is empty.
+        batch = [first, *self._cursor.items]
+        self._cursor.items.clear()
+        return batch
 
-    def _before_error(self, batch: list[Any]) -> list[Change]:
+    def _asking(self, seconds: float) -> AbstractContextManager[None]:
+        return asking(self._connection, self._watch, seconds, self._name)
+
+
+class Changefeed(OpenFeed):
+    """An open feed of a table that is replicated."""
+
+    host = ""
+    table_id = ""
+    primary_key = ""
+
+    def read(self, wait_seconds: float) -> list[Change]:
+        """Return what the server sent, as `next_batch` does.
+
+        An error document within a batch is raised by the next read: what came before it is
+        complete, and is returned first.
+
+        Raises:
+            FeedDisconnected, FeedAborted, FeedOverflowed: the feed is over; `close` it.
+        """
+        batch = self.next_batch(wait_seconds)
         for position, element in enumerate(batch):
             if isinstance(element, Change) and not element.error:
                 continue
             if position:
-                # What came before is complete; the rest comes again with the next read.
-                self._cursor.items.extendleft(reversed(batch[position:]))
+                self._cursor.items.extend(batch[position:])
                 return batch[:position]
             if isinstance(element, _Undecodable):
                 raise FeedAborted(f"a batch of {self._name} cannot be read: {element.error}")
@@ -116,42 +137,27 @@ class Changefeed:
         """Read from every shard of the table over the feed's own connection.
 
         A quiet feed looks like one whose link is dead in one direction; only an answer that comes
-        the same way tells them apart. It also looks like one whose server is cut off from the
-        majority of its cluster together with the primary replicas: such a feed stays open and
-        silent while the other side takes writes (tests/faults/test_rethinkdb_cluster.py); of a
-        busy one a single shard may be so. Only a read that a majority must agree to fails there.
+        the same way tells them apart. It also looks like one whose server is cut off, together
+        with the primary replicas, from the majority of its cluster: such a feed stays open and
+        silent while the other side takes writes (tests/faults/test_rethinkdb_cluster.py). Of a
+        busy feed, a single shard may be cut off so. Only a read that a majority must agree to
+        fails there.
 
-        Returns whether the feed was quiet: false when elements came before the answer, which
-        `read` has not returned yet, or could not come since nobody had asked for them.
+        Returns whether the feed was quiet: the server had nothing for it when it was pinged. The
+        server sends what it has as soon as it is asked for more, and in order with the answer. It
+        was asked, unless the driver says that no request is outstanding: it asks only when its
+        cursor is read if an empty response came first, or two came during one ping.
 
         Raises:
             FeedDisconnected: no answer in time.
             FeedAborted: the table cannot be read here now.
         """
         table = r.db(self._name.database).table(self._name.table, read_mode="majority")
-        with (
-            translated(str(self._name)),
-            watched(self._connection, self._watch, _ANSWER_SECONDS),
-        ):
-            was_asked = self._cursor.outstanding_requests > 0
-            was_asked = not self._connection.wire.ask_for_more() and was_asked
+        cursor = self._cursor
+        was_asked = cursor.outstanding_requests > 0
+        with self._asking(_ANSWER_SECONDS):
             table.is_empty().run(self._connection)
-        return was_asked and not self._cursor.items and self._cursor.error is None
-
-    def ask_for_more(self) -> None:
-        """Ask the server for what comes next, if that was put off until somebody waits for it.
-
-        Raises:
-            FeedDisconnected: the feed is over; `close` it.
-        """
-        with translated(str(self._name)):
-            # Two responses that came during a ping are one to the driver: it has not asked yet.
-            self._cursor._maybe_fetch_batch()  # noqa: SLF001
-            self._connection.wire.ask_for_more()
-
-    def abort(self) -> None:
-        """End the feed from another thread: `read` raises at once."""
-        shut(self._connection)
+        return was_asked and not cursor.items and cursor.error is None
 
     def close(self) -> None:
         """Throw the connection away; never waits, never raises for a dead link."""
@@ -185,36 +191,30 @@ def open_changefeed(
     connection = connect(server)
     try:
         table = r.db(name.database).table(name.table)
-        with translated(str(name)):
-            # Needs read permission and says so cleanly, unlike opening a feed without it.
-            with watched(connection, watch, _ANSWER_SECONDS):
-                facts = table.info().run(connection)
-            primary_key = facts["primary_key"]
-            feed = _projected(table, fields, primary_key, name).changes(
-                squash=False,
-                include_initial=True,
-                include_states=True,
-                include_types=True,
-                changefeed_queue_size=queue_size,
-            )
-            with watched(connection, watch, _OPEN_SECONDS):
-                cursor = feed.run(connection, json_decoder=_Decoder)
+        # Needs read permission and says so cleanly, unlike opening a feed without it.
+        with asking(connection, watch, _ANSWER_SECONDS, name):
+            facts = table.info().run(connection)
+        feed = _projected(table, fields, facts["primary_key"], name).changes(
+            squash=False,
+            include_initial=True,
+            include_states=True,
+            include_types=True,
+            changefeed_queue_size=queue_size,
+        )
+        with asking(connection, watch, _OPEN_SECONDS, name):
+            cursor = feed.run(connection, json_decoder=_Decoder)
     except BaseException:
         close(connection)
         raise
     opened = Changefeed(connection, cursor, watch, name)
     opened.host = f"{connection.host}:{connection.port}"
     opened.table_id = facts["id"]
-    opened.primary_key = primary_key
+    opened.primary_key = facts["primary_key"]
     return opened
 
 
 def _projected(table: Any, fields: FieldRules, primary_key: str, name: TableName) -> Any:
-    if fields.exclude and primary_key in fields.exclude:
-        raise SettingsInvalid(
-            f"tables[{name}].exclude_fields names {primary_key!r}, the table's primary key",
-            hint="the primary key can never be excluded",
-        )
+    fields.require(primary_key, name)
     if fields.include:
         return table.pluck(*map(_field, dict.fromkeys([primary_key, *fields.include])))
     if fields.exclude:

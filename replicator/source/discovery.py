@@ -1,9 +1,8 @@
 """Which tables there are: looked at while the service runs, for settings such as ``shop.*``.
 
-RethinkDB compares its system table ``table_config`` once a second for whoever has a changefeed on
-it. The feed only says that something changed; what is there is then read as a whole, and so it
-is every half minute, so that there is one way to learn of a table. `read` on ``table_config`` is
-all the permission that it takes.
+RethinkDB compares its system table ``table_config`` once a second if there is a changefeed on it.
+The feed only says that something changed. The list is then read as a whole, as it is every half
+minute, so that there is one way to learn of a table. It takes `read` on ``table_config`` only.
 """
 
 import threading
@@ -12,27 +11,28 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
 
-from rethinkdb import errors as reql
 from rethinkdb import r
 
 from replicator.domain.model import TableName
-from replicator.errors import FeedAborted, ReplicatorError
-from replicator.log import get_logger
+from replicator.errors import ReplicatorError
+from replicator.log import WarnOnce, get_logger
 from replicator.metrics import Metrics
 from replicator.retry import Retrying
-from replicator.source.connection import Server, close, connect, shut, translated, watched
+from replicator.source.changefeed import OpenFeed
+from replicator.source.connection import Server, asking, connect
+from replicator.source.driver import close
 from replicator.source.watchdog import Watch
 
 _WAIT_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 20.0
 _LIST_EVERY_SECONDS: Final = 30.0
-# A server that has just joined its cluster may not know every table yet, and to take one for
-# dropped costs a delete for each of its documents. So it must be missing in a row of lists of one
-# connection; for longer when the whole database is missing, or all of its tables at once, which
-# is also what a server without its cluster's metadata says.
+# A server that has just joined its cluster may not know every table yet, and a table that is taken
+# for dropped costs a delete for each of its documents. So it must be missing in several lists in a
+# row over one connection; for longer when the whole database is missing, or all of its tables at
+# once, which is what a server without its cluster's metadata says, too.
 _AWAY_SECONDS: Final = 5.0
 _ALL_AWAY_SECONDS: Final = 60.0
-_LEAST_LOOKS: Final = 3
+_MIN_LOOKS: Final = 3
 SYSTEM: Final = TableName("rethinkdb", "table_config")
 
 
@@ -40,7 +40,7 @@ class Tables(Protocol):
     """What discovery reads: an open feed on the list of tables, and the list."""
 
     def changed(self, wait_seconds: float) -> bool:
-        """Wait at most this long for a change of the list; whether there was one."""
+        """Wait at most this long for a change of the list. Returns whether there was one."""
         ...
 
     def names(self) -> frozenset[TableName]:
@@ -48,7 +48,7 @@ class Tables(Protocol):
         ...
 
     def databases(self) -> frozenset[str]:
-        """Return the databases, also those without tables."""
+        """Return the databases, including those without tables."""
         ...
 
     def abort(self) -> None:
@@ -56,61 +56,39 @@ class Tables(Protocol):
         ...
 
 
-class TableConfig:
+class TableConfig(OpenFeed):
     """The system table ``table_config`` over one connection, with a changefeed on it."""
 
-    def __init__(self, connection: Any, cursor: Any, watch: Watch) -> None:
-        """Wrap what `open_table_config` opened."""
-        self._connection = connection
-        self._cursor = cursor
-        self._watch = watch
-
     def changed(self, wait_seconds: float) -> bool:
-        """Wait at most this long for a change of any table's row; whether there was one.
+        """Wait at most this long for a change of any table's row. Returns whether there was one.
 
         Raises:
             FeedDisconnected, FeedAborted: it has to be opened again.
         """
-        with translated(str(SYSTEM)), self._watched(wait_seconds + _ANSWER_SECONDS):
-            try:
-                self._cursor.next(wait=wait_seconds)
-            except reql.ReqlTimeoutError:
-                return False
-            except reql.ReqlCursorEmpty as err:
-                raise FeedAborted(f"the changefeed of {SYSTEM} ended") from err
-        # What changed does not matter, nor how often.
-        self._cursor.items.clear()
-        return True
+        return bool(self.next_batch(wait_seconds))
 
     def names(self) -> frozenset[TableName]:
-        """Return the tables of all databases, also those that are not available now.
+        """Return the tables of all databases, including those that are not available now.
 
         Raises:
             FeedDisconnected, FeedAborted: try again.
             SourceRefused: no permission.
         """
-        with translated(str(SYSTEM)), self._watched(_ANSWER_SECONDS):
+        with self._asking(_ANSWER_SECONDS):
             return read_names(self._connection)
 
     def databases(self) -> frozenset[str]:
-        """Return the databases, also those without tables; needs no permission.
+        """Return the databases, including those without tables; needs no permission.
 
         Raises:
             FeedDisconnected, FeedAborted: try again.
         """
-        with translated(str(SYSTEM)), self._watched(_ANSWER_SECONDS):
+        with self._asking(_ANSWER_SECONDS):
             return frozenset(map(str, r.db_list().run(self._connection)))
-
-    def abort(self) -> None:
-        """End it from another thread: whoever reads gets an error at once."""
-        shut(self._connection)
-
-    def _watched(self, seconds: float) -> Any:
-        return watched(self._connection, self._watch, seconds)
 
 
 def read_names(connection: Any) -> frozenset[TableName]:
-    """Return the tables of all databases; the caller watches the time and translates errors."""
+    """Return the tables of all databases; the caller bounds the time and translates errors."""
     rows = r.db(SYSTEM.database).table(SYSTEM.table).pluck("db", "name").run(connection)
     return frozenset(TableName(str(row["db"]), str(row["name"])) for row in rows)
 
@@ -125,12 +103,12 @@ def open_table_config(server: Server, watch: Watch) -> Iterator[TableConfig]:
     """
     connection = connect(server)
     try:
-        with translated(str(SYSTEM)), watched(connection, watch, _ANSWER_SECONDS):
+        with asking(connection, watch, _ANSWER_SECONDS, SYSTEM):
             # Says cleanly that permission is missing, unlike opening a feed without it.
             read_names(connection)
             system = r.db(SYSTEM.database).table(SYSTEM.table)
             cursor = system.pluck("id", "db", "name").changes(squash=False).run(connection)
-        yield TableConfig(connection, cursor, watch)
+        yield TableConfig(connection, cursor, watch, SYSTEM)
     finally:
         close(connection)
 
@@ -142,22 +120,22 @@ class DiscoveryStatus(NamedTuple):
     error: str | None
     since: float  # seconds since the epoch
     progressed_at: float  # monotonic seconds: when its loop last turned
-    is_waiting: bool  # for a reader to end, or for the store
+    is_waiting: bool  # until a reader has ended, or for the store
 
 
 class _Away(NamedTuple):
-    """A table that is missing in the list, and how often that was seen in a row."""
+    """A table that is missing in the list, and in how many lists in a row."""
 
     since: float
     looks: int = 0
-    is_alone: bool = True  # in each look, other tables of its database were there
+    is_alone: bool = True  # in each look, other tables of its database were listed
 
     def seen(self, *, is_alone: bool) -> "_Away":
         return _Away(self.since, self.looks + 1, self.is_alone and is_alone)
 
     def is_gone(self, now: float) -> bool:
         least = _AWAY_SECONDS if self.is_alone else _ALL_AWAY_SECONDS
-        return self.looks >= _LEAST_LOOKS and now - self.since >= least
+        return self.looks >= _MIN_LOOKS and now - self.since >= least
 
 
 class Discovery:
@@ -175,12 +153,12 @@ class Discovery:
         """Bind to databases; nothing is opened yet.
 
         Args:
-            databases: of which all tables are wanted.
+            databases: those whose tables are all wanted.
             opener: opens the list of tables, as a context manager.
-            take: told, on this thread, of the tables that are there and of those that were there
-                and may be again in a moment; what is in neither is gone. It may wait.
+            take: called on this thread with the tables that exist, and with those that did and may
+                do so again in a moment; what is in neither is gone. It may wait.
             metrics: where reconnects are counted.
-            known: tables that were there when the last process ended.
+            known: tables that existed when the last process ended.
         """
         self._databases = frozenset(databases)
         self._open = opener
@@ -194,7 +172,7 @@ class Discovery:
         self._present = frozenset(known)
         self._away: dict[TableName, _Away] = {}
         self._list_at = 0.0
-        self._told: set[str] = set()
+        self._losses = WarnOnce(self._log, "the list of tables is lost, reading it again")
         self._is_waiting = False
         self.status = DiscoveryStatus(
             is_current=False, error=None, since=time.time(), progressed_at=0.0, is_waiting=False
@@ -217,16 +195,8 @@ class Discovery:
             tables.abort()
 
     def _note(self, err: ReplicatorError) -> None:
-        text = str(err)
-        self._turned(error=text)
-        # Several hosts fail in turn, each in its own way: none of it is news the second time.
-        if text not in self._told:
-            self._told.add(text)
-            self._log.warning(
-                "the list of tables is lost, reading it again",
-                error=text,
-                hint=err.hint,
-            )
+        self._turned(error=str(err))
+        self._losses.warn(err)
 
     def _follow(self) -> None:
         self._turned()
@@ -237,25 +207,25 @@ class Discovery:
                     self._metrics.reconnects.labels("rethinkdb").inc()
                 self._was_open = True
                 self._list_at = 0.0
-                # Another server may answer now, and has to say it all by itself.
+                # Another server may answer now: what the last one said of missing tables is void.
                 self._away.clear()
                 while not self._stop.is_set():
                     self.step(tables, time.monotonic())
                     self._retrying.worked()
-                    self._told.clear()
+                    self._losses.forget()
         finally:
             self._tables = None
             self._turned(is_current=False)
 
     def step(self, tables: Tables, now: float) -> bool:
-        """Read the list if it changed or is due, and hand it over; returns whether it did.
+        """Read the list if it changed or is due, and hand it over. Returns whether it did.
 
         Raises:
             FeedLost: it has to be opened again.
         """
         is_due = now >= self._list_at or bool(self._away)
-        # Order matters: the feed is asked first. A change after it was asked and before the list
-        # is read is in the list, and at worst the list is read once more.
+        # Order matters: the feed is asked first. A change between the two is in the list, and at
+        # worst the list is read once more; the other way round it could be missed.
         if not (tables.changed(0.0 if now >= self._list_at else _WAIT_SECONDS) or is_due):
             self._turned()
             return False
@@ -267,7 +237,7 @@ class Discovery:
         return True
 
     def _look(self, found: frozenset[TableName], databases: Collection[str], now: float) -> None:
-        # In these, other tables are seen: whoever answers knows of their database.
+        # Other tables of these are listed: the server that answers knows the database.
         known = {name.database for name in found if name.database in databases}
         away = self._present - found
         self._away = {

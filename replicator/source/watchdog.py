@@ -1,7 +1,7 @@
-"""The watchdog: shuts the socket of whoever waits too long for an answer.
+"""The watchdog: shuts the socket of a reader that waits too long for an answer.
 
-A reader says what it waits for; one thread looks at all of them. Time in which the whole
-process stood still (SIGSTOP, a suspended machine) is not held against a server.
+A reader says what it waits for, and one thread looks after all of them. Time in which the whole
+process stood still (SIGSTOP, a suspended machine) does not count.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class Watch:
                 self._expected = None
 
     def check(self, now: float, stood_still: float) -> bool:
-        """Give up if the time is over; returns whether it was. For the watchdog."""
+        """Give up if the time is over. Returns whether it was. For the watchdog."""
         with self._lock:
             expected = self._expected
             if expected is None:
@@ -60,18 +60,18 @@ class Watchdog:
     """Looks at every `Watch` twice a second, on a thread of its own."""
 
     def __init__(self) -> None:
-        """Watch nobody."""
+        """Begin with no watch."""
         self._watches: list[Watch] = []
         self._stop = threading.Event()
 
     def watch(self) -> Watch:
-        """Return a new watch that is looked after."""
+        """Return a new watch, to be looked after until `forget`."""
         watch = Watch()
         self._watches.append(watch)
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Look after a watch no more: whoever it was for has ended."""
+        """Stop looking after a watch: the thread it was for has ended."""
         self._watches.remove(watch)
 
     def run(self) -> None:
@@ -83,7 +83,7 @@ class Watchdog:
             last = now
 
     def step(self, now: float, since_last: float) -> int:
-        """Look once; returns how many were given up."""
+        """Look once. Returns how many waits were given up."""
         late = since_last - _TICK_SECONDS
         stood_still = late if late > _STOPPED_SECONDS else 0.0
         return sum(watch.check(now, stood_still) for watch in list(self._watches))

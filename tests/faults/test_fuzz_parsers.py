@@ -31,7 +31,7 @@ from replicator.errors import OutboxUnusable
 from replicator.outbox.opening import open_database
 from replicator.outbox.sqlite.database import SqliteDatabase
 from replicator.source.changefeed import _Decoder, _Undecodable
-from replicator.source.wire import Payload
+from replicator.source.driver import Payload
 from tests.faults.fuzzing import (
     ADDRESSES,
     ANY_TEXT,

@@ -9,7 +9,7 @@ from rethinkdb import r
 
 from replicator.domain.feed_element import key_reader
 from replicator.domain.model import TableName
-from replicator.source.wire import Payload
+from replicator.source.driver import Payload
 from tests.support.reading import RunningReader, server_of
 from tests.support.servers import RethinkServer
 

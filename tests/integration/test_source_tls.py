@@ -9,6 +9,9 @@ from rethinkdb import r
 
 from replicator.domain.model import TableName
 from replicator.errors import SourceRefused
+from replicator.source.connection import Server
+from replicator.source.discovery import open_table_config
+from replicator.source.watchdog import Watch
 from tests.support.reading import RunningReader, new_table, server_of
 from tests.support.servers import RethinkServer
 from tests.support.tls import Certificates, make_certificates
@@ -51,6 +54,16 @@ def test_the_right_ca_is_trusted(certificates: Certificates) -> None:
             wait_until(lambda: reader.reader.complete_at > complete_at, 10, "a ping")
             assert server.drop_connections() > 0
             reader.wait_until_ready(2)
+
+
+def test_the_list_of_tables_is_followed_over_tls(certificates: Certificates) -> None:
+    """It is polled, which the driver by itself takes for the end of a connection with TLS."""
+    with _tls_server(certificates) as server:
+        where = Server([("localhost", server.port)], "admin", "", certificates.ca.cert)
+        with open_table_config(where, Watch()) as tables:
+            assert not tables.changed(0.0)
+            assert not tables.changed(0.1)
+            assert not tables.changed(0.0)
 
 
 def test_another_ca_is_refused(certificates: Certificates) -> None:

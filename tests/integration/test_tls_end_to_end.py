@@ -197,7 +197,7 @@ def test_rethinkdb_without_tls_at_a_port_for_it_is_told(encrypted: ReplicatorPro
     status, said = _check(encrypted, "rethinkdb")
 
     assert status == 1
-    assert "if the server speaks TLS, set rethinkdb.tls_ca_file" in said
+    assert "if the port speaks TLS, use rethinkdb.tls_ca_file" in said
 
 
 def test_rabbitmq_without_tls_at_a_port_for_it_is_told(encrypted: ReplicatorProcess) -> None:
@@ -208,7 +208,7 @@ def test_rabbitmq_without_tls_at_a_port_for_it_is_told(encrypted: ReplicatorProc
     status, said = _check(encrypted, "rabbitmq")
 
     assert status == 1
-    assert "if it is the port for TLS, write amqps://" in said
+    assert "if the port speaks TLS, use amqps://" in said
 
 
 def test_rethinkdb_with_tls_at_a_port_without_is_told(encrypted: ReplicatorProcess) -> None:

@@ -18,7 +18,8 @@ from replicator.errors import (
     TableUnusable,
 )
 from replicator.source.changefeed import Changefeed, FieldRules, _Decoder, _projected
-from replicator.source.connection import shut, translated
+from replicator.source.connection import asking
+from replicator.source.driver import shut
 from replicator.source.watchdog import Watch
 from tests.support.feed_elements import add
 
@@ -33,9 +34,6 @@ class FakeCursor:
         self._batches = list(batches)
         self.items: deque[Any] = deque()
         self.error: Exception | None = None
-        self.outstanding_requests = 1
-
-    def _maybe_fetch_batch(self) -> None:
         self.outstanding_requests = 1
 
     def next(self, wait: float) -> Any:
@@ -54,15 +52,6 @@ class FakeConnection:
     def __init__(self, answer: Exception | None = None) -> None:
         self.answer = answer
         self.kept_socket = socket.socket()
-        self.is_behind = False
-
-    @property
-    def wire(self) -> "FakeConnection":
-        return self
-
-    def ask_for_more(self) -> bool:
-        was_behind, self.is_behind = self.is_behind, False
-        return was_behind
 
     def __del__(self) -> None:
         self.kept_socket.close()
@@ -139,7 +128,10 @@ def test_every_error_of_the_driver_has_a_meaning(error: Exception, kind: type[Ex
 
 
 def test_an_attribute_error_of_our_own_is_not_hidden() -> None:
-    with pytest.raises(AttributeError, match="typo"), translated("db.t"):
+    with (
+        pytest.raises(AttributeError, match="typo"),
+        asking(FakeConnection(), Watch(), 1, "db.t"),
+    ):
         raise AttributeError("typo")
 
 
@@ -154,20 +146,14 @@ def test_a_ping_without_an_answer_is_a_lost_connection() -> None:
 
 def test_a_ping_whose_answer_came_after_something_of_the_feed_does_not_call_it_quiet() -> None:
     cursor = FakeCursor()
-    connection = FakeConnection()
-    busy = Changefeed(connection, cursor, Watch(), NAME)
+    busy = Changefeed(FakeConnection(), cursor, Watch(), NAME)
     cursor.items.append(Change())
     assert not busy.ping()
     cursor.items.clear()
-    connection.is_behind = True
-    assert not busy.ping(), "it could not come before: nobody had asked for it"
-    assert busy.ping()
-    connection.is_behind = True
-    busy.ask_for_more()
     assert busy.ping()
     cursor.outstanding_requests = 0
-    assert not busy.ping(), "nobody had asked at all"
-    busy.ask_for_more()
+    assert not busy.ping(), "it could not come before: nobody had asked for it"
+    cursor.outstanding_requests = 1
     assert busy.ping()
     cursor.error = reql.ReqlOpFailedError("Changefeed aborted (unavailable).")
     assert not busy.ping()

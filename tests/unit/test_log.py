@@ -11,7 +11,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.log import configure_logging, get_logger, redact_text, redact_url
+from replicator.errors import SourceUnavailable
+from replicator.log import WarnOnce, configure_logging, get_logger, redact_text, redact_url
 
 
 class Terminal(io.StringIO):
@@ -214,3 +215,23 @@ def test_text_without_a_url_is_left_alone() -> None:
     text = "password=x stays: it is nobody's URL, user:x@host too"
 
     assert redact_text(text) == text
+
+
+def test_hosts_that_fail_in_turn_are_warned_of_once_until_one_works() -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    warnings = WarnOnce(get_logger("source"), "feed is lost")
+    first, second = SourceUnavailable("a: refused", hint="look"), SourceUnavailable("b: refused")
+
+    assert warnings.warn(first)
+    assert warnings.warn(second)
+    assert not warnings.warn(first)
+    assert not warnings.warn(second)
+    warnings.forget()
+    assert warnings.warn(first)
+
+    assert [(line["event"], line["error"], line["hint"]) for line in lines(stream)] == [
+        ("feed is lost", "a: refused", "look"),
+        ("feed is lost", "b: refused", None),
+        ("feed is lost", "a: refused", "look"),
+    ]

@@ -54,9 +54,6 @@ class FakeFeed:
             return []
         return said
 
-    def ask_for_more(self) -> None:
-        """Nothing is put off here."""
-
     def ping(self) -> bool:
         self.pings += 1
         return self.is_quiet
@@ -182,8 +179,8 @@ def test_the_gap_of_a_lost_connection_begins_when_the_feed_was_last_known_to_be_
 
     closed = bench.items[2]
     assert isinstance(closed, FeedClosed)
-    # A small batch says that there was no more when it was asked for, at the opening.
-    assert (closed.at, closed.complete_at) == (3000, 1000)
+    # A small batch says that there was no more when it was asked for, while the feed was opened.
+    assert (closed.at, closed.complete_at) == (8000, 1000)
 
 
 def test_a_large_batch_does_not_say_that_the_feed_is_complete(
@@ -193,17 +190,20 @@ def test_a_large_batch_does_not_say_that_the_feed_is_complete(
     monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
     monkeypatch.setattr(reader_module, "_SMALL_BATCH", 1)
     # A majority agrees all the time: what counts here is what was read.
-    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(reader_module, "_PING_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(FakeFeed, "ping", lambda _feed: False)
     many = [add({"id": 1}), add({"id": 2})]
     overflow = FeedOverflowed("dropped", skipped=3)
-    bench = Bench([[READY], [add({"id": 0})], many, many, overflow], [[READY]])
+    small = [[add({"id": 0})], [add({"id": 1})]]
+    bench = Bench([[READY], *small, many, many, overflow], [[READY]])
     bench.reader.run()
 
     (closed,) = [item for item in bench.items if isinstance(item, FeedClosed) and item.error]
-    # The batch at 3000 was small, and was asked for when the one at 2000 had been read.
-    assert closed.complete_at == 2000
-    assert {item.complete_at for item in bench.items if isinstance(item, FeedBatch)} == {2000}
+    # The last small batch was asked for when the one before it was received: not before the ping
+    # that began at 5000, between the first two.
+    assert closed.complete_at == 5000
+    batches = [item.complete_at for item in bench.items if isinstance(item, FeedBatch)]
+    assert batches == [1000, 5000, 5000, 5000]
 
 
 def test_an_overflow_opens_the_feed_with_a_larger_queue_up_to_a_limit() -> None:
@@ -251,18 +251,19 @@ def test_a_snapshot_does_not_say_that_the_feed_is_complete(
     assert completeness(bench)[0] == 1000
 
 
-def test_an_answer_that_comes_behind_elements_does_not_prove_that_nothing_was_dropped(
+def test_an_answer_that_comes_after_elements_does_not_prove_that_nothing_was_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(1000, 100_000, 1000))
     monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
     quiet: list[list[Change]] = [[]]
-    bench = Bench([[READY], [B], *quiet * 10, FeedOverflowed("skipped", skipped=1)], [])
+    bench = Bench([[READY], [B], [B], *quiet * 10, FeedOverflowed("skipped", skipped=1)], [])
     bench._scripts[0][0:0] = [lambda: setattr(bench.feeds[0], "is_quiet", False)]  # type: ignore[index]
     bench.reader.run()
 
     assert bench.feeds[0].pings == 1
-    assert completeness(bench)[0] == 2000
+    # The second batch was asked for when the first was read, by the read that began then.
+    assert completeness(bench)[0] == 6000
 
 
 def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
@@ -287,7 +288,7 @@ def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
     monkeypatch.setattr(reader_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     monkeypatch.setattr(FakeFeed, "ping", ping)
     monkeypatch.setattr(
-        reader_module, "_ASK_BUSY_SECONDS", 10.0
+        reader_module, "_PING_BUSY_SECONDS", 10.0
     )  # ticks, of which each turn has some
     bench = Bench([[READY], *[[B]] * 30], [])
     bench.reader.run()
@@ -298,36 +299,32 @@ def test_a_busy_feed_is_asked_too_and_is_complete_up_to_the_last_answer(
     assert completeness(bench)[0] == asked[1]
 
 
-def test_before_a_majority_is_asked_the_server_is_asked_for_what_it_has(
+def test_what_was_read_is_handed_over_before_a_ping_that_may_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else it could not tell of it before it answers, and the feed would look complete."""
-    handed_over: list[tuple[str, int]] = []
-    bench = Bench([[READY], [B], [B], FeedAborted("the primary replica has moved")], [])
-    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
-    for name in ("ask_for_more", "ping"):
-        note = lambda _feed, name=name: handed_over.append((name, len(bench.items)))  # noqa: E731
-        monkeypatch.setattr(FakeFeed, name, note)
-    bench.reader.run()
-
-    assert [name for name, _ in handed_over] == ["ask_for_more", "ping"] * 3
-    for (_, before), (_, after) in zip(handed_over[::2], handed_over[1::2], strict=True):
-        assert before < after
-
-
-def test_what_was_read_is_handed_over_also_when_nothing_can_be_asked_any_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(_feed: FakeFeed) -> None:
+    def fail(_feed: FakeFeed) -> bool:
         raise FeedDisconnected("the connection was lost")
 
-    monkeypatch.setattr(reader_module, "_ASK_BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(FakeFeed, "ask_for_more", fail)
+    monkeypatch.setattr(reader_module, "_PING_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(FakeFeed, "ping", fail)
     bench = Bench([[READY, B]], [])
     bench.reader.run()
 
     assert bench.kinds()[:4] == ["FeedOpened", "SnapshotRead", "FeedBatch", "FeedClosed"]
-    assert bench.feeds[0].pings == 0
+
+
+def test_only_the_last_part_of_a_batch_says_that_everything_was_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process may die between the parts, and what is committed then must not say so."""
+    clock = iter(range(1000, 100_000, 1000))
+    monkeypatch.setattr(reader_module, "now_us", lambda: next(clock))
+    monkeypatch.setattr(reader_module, "_PING_BUSY_SECONDS", 0.0)
+    bench = Bench([[INITIALIZING], [A], [A, READY, B], FeedDisconnected("gone")], [])
+    bench.reader.run()
+
+    parts = [item for item in bench.items[2:] if isinstance(item, FeedBatch | SnapshotRead)]
+    assert [part.complete_at for part in parts] == [1000, 1000, 5000]
 
 
 def test_a_feed_that_is_aborted_between_two_questions_is_complete_up_to_the_first(

@@ -208,7 +208,6 @@ class Lane:
         self._inbox = inbox_
         self._waiting: deque[FeedItem] = deque()
         self._feed: Changefeed | None = None
-        self._attempt: Any = SimpleNamespace(attempt_number=1)
         self.reader = FeedReader(
             feed_id, TableName("db", table.name), self._open, self, _METRICS, queue_size=1
         )
@@ -247,7 +246,6 @@ class Lane:
             error=None,
             next=_report_open,
             outstanding_requests=1,
-            _maybe_fetch_batch=lambda: None,
         )
         opened = Changefeed(SimulatedConnection(feed), cursor, Watch(), self.reader.name)
         opened.table_id = f"T{self.table.incarnation}"
@@ -261,7 +259,7 @@ class Lane:
         if self._feed is not None or self._waiting:
             return
         try:
-            self.reader._follow(self._attempt)
+            self.reader._follow()
         except Opened:
             assert self._feed is not None
             self._feed._cursor.next = self._next

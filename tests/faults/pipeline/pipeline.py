@@ -6,7 +6,6 @@ everything is healed, and the promises must hold.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from replicator.domain.feed_state import FeedState
@@ -51,7 +50,6 @@ class Pipeline:
         self.steps = 0
         self._is_dead = False
         self._actions: Iterator[Action] = iter(())
-        self._attempt: Any = SimpleNamespace(attempt_number=1)
         self._boot()
 
     def _note_commit(self, cursor: Any) -> None:
@@ -270,7 +268,7 @@ class Pipeline:
         if self.link is not None:
             return
         try:
-            self.publisher._session(self._attempt)
+            self.publisher._session()
         except (BrokerUnavailable, ChannelClosed) as err:
             self.publisher._note(err)
 

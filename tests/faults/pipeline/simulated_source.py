@@ -240,16 +240,6 @@ class SimulatedConnection:
     def kept_socket(self) -> "SimulatedConnection":
         return self
 
-    @property
-    def wire(self) -> "SimulatedConnection":
-        return self
-
-    def ask_for_more(self) -> bool:
-        """Fail as a connection that is lost; nothing is put off here."""
-        if isinstance(self.feed.error, reql.ReqlDriverError):
-            raise self.feed.error
-        return False
-
     def _start(self, *_term: object, **_options: object) -> bool:
         """Do what the driver does for `run`."""
         self.feed.answer()
