@@ -55,7 +55,7 @@ class Opened:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
-    engine = open_engine(f"sqlite:///{tmp_path}/outbox.db", create=True)
+    engine = open_engine(tmp_path / "outbox.db", create=True)
     schema.metadata.create_all(engine)
     made = Opened(tmp_path / "outbox.db")
     yield made
@@ -84,6 +84,16 @@ def test_nothing_joins_what_could_not_be_rolled_back(opened: Opened) -> None:
     assert not opened.connection.in_transaction
     assert opened.value("SELECT count(*) FROM entries WHERE id = 2") == 0
     assert opened.count() == 3
+
+
+def test_nothing_reads_what_could_not_be_rolled_back(opened: Opened) -> None:
+    # BEGIN, the row; then the roll-back of the failing COMMIT fails as well.
+    with opened.connection.failing(3, many=2), pytest.raises(OutboxUnavailable):
+        opened.insert({'"a"': Known(1, DIGEST)})
+
+    found = opened.outbox.look_up(1, ['"a"'], with_documents=False, is_in_order=False)
+
+    assert found == {}
 
 
 def test_the_write_lock_is_taken_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
