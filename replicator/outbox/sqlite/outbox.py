@@ -94,14 +94,19 @@ class SqliteOutbox:
         self._version = 0
 
     @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Read what is committed."""
+        with translated(self._path):
+            if self._connection.in_transaction:
+                # Order matters: a transaction that could not be rolled back ends before anything
+                # is read. What it wrote would be taken for committed, and never published.
+                self._connection.execute(sql.ROLLBACK)
+            yield self._connection
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what the block does, or nothing of it."""
-        connection = self._connection
-        with translated(self._path):
-            if connection.in_transaction:
-                # One that could not be rolled back: half of a step must not be committed with
-                # the next.
-                connection.execute(sql.ROLLBACK)
+        with self._reading() as connection:
             connection.execute(sql.BEGIN)
             try:
                 yield connection
@@ -180,16 +185,14 @@ class SqliteOutbox:
 
     def tables(self) -> dict[int, TableName]:
         """Do `Outbox.tables`."""
-        with translated(self._path):
-            return _names(self._connection.execute(sql.FEED_NAMES))
+        with self._reading() as connection:
+            return _names(connection.execute(sql.FEED_NAMES))
 
     def not_dropped(self, databases: Collection[str]) -> list[TableName]:
         """Do `Outbox.not_dropped`."""
-        with translated(self._path):
+        with self._reading() as connection:
             wanted = index.as_json(list(databases))
-            return list(
-                _names(self._connection.execute(sql.FEED_NAMES_NOT_DROPPED, (wanted,))).values()
-            )
+            return list(_names(connection.execute(sql.FEED_NAMES_NOT_DROPPED, (wanted,))).values())
 
     # What a step is decided with.
 
@@ -197,9 +200,9 @@ class SqliteOutbox:
         self, feed_id: int, keys: Sequence[str], *, with_documents: bool, is_in_order: bool
     ) -> dict[str, Known]:
         """Do `Outbox.look_up`."""
-        with translated(self._path):
+        with self._reading() as connection:
             return index.look_up(
-                self._connection,
+                connection,
                 feed_id,
                 keys,
                 with_documents=with_documents,
@@ -208,8 +211,8 @@ class SqliteOutbox:
 
     def unseen(self, search: Search) -> UnseenPage:
         """Do `Outbox.unseen`."""
-        with translated(self._path):
-            return index.unseen(self._connection, search)
+        with self._reading() as connection:
+            return index.unseen(connection, search)
 
     # The commit.
 
@@ -317,8 +320,8 @@ class SqliteOutbox:
         found: list[tuple[Any, ...]] = []
         size = 0
         is_cut = False
-        with translated(self._path):
-            rows = self._connection.execute(sql.PAGE, (after, max_entries))
+        with self._reading() as connection:
+            rows = connection.execute(sql.PAGE, (after, max_entries))
             for row in rows:
                 found.append(row)
                 size += len(row[_BODY]) if isinstance(row[_BODY], bytes) else 0
@@ -332,8 +335,8 @@ class SqliteOutbox:
 
     def version(self) -> int:
         """Do `Outbox.version`."""
-        with translated(self._path):
-            (version,) = self._connection.execute(sql.DATA_VERSION).fetchone()
+        with self._reading() as connection:
+            (version,) = connection.execute(sql.DATA_VERSION).fetchone()
         if version != self._version:
             self._version = version
             self._floor = 0  # an entry may have been redriven
@@ -341,12 +344,12 @@ class SqliteOutbox:
 
     def orders_after(self, number: int) -> list[Order]:
         """Do `Outbox.orders_after`."""
-        with translated(self._path):
-            return orders.checked(self._connection.execute(sql.ORDERS_AFTER, (number,)))
+        with self._reading() as connection:
+            return orders.checked(connection.execute(sql.ORDERS_AFTER, (number,)))
 
     def totals(self) -> Totals:
         """Do `Outbox.totals`."""
-        with translated(self._path):
+        with self._reading():
             return self._totals()
 
     def _totals(self) -> Totals:
