@@ -12,7 +12,7 @@ from replicator.domain.items import TableSettings
 from replicator.domain.model import TableName
 from replicator.errors import ReplicatorError
 from replicator.log import get_logger
-from replicator.publisher.broker import Broker, Publication, Queue
+from replicator.publisher.broker import Broker, DeclaredQueue, Publication
 from replicator.source.connection import Server
 
 
@@ -54,7 +54,7 @@ def rabbitmq_broker(settings: Settings) -> Broker:
         tls_key_file=target.tls_key_file,
         exchange_type=target.exchange_type,
         is_exchange_durable=target.exchange_durable,
-        queues=[Queue(queue.name, queue.bindings, queue.type) for queue in target.queues],
+        queues=[DeclaredQueue(queue.name, queue.bindings, queue.type) for queue in target.queues],
         exchanges=settings.exchanges[1:],
         heartbeat_seconds=int(target.heartbeat.total_seconds()),
     )

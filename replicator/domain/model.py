@@ -118,7 +118,7 @@ class Failure(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What the publisher tells the store, gathered over one turn of its loop."""
+    """What the publisher reports to the store, gathered over one turn of its loop."""
 
     settled: Sequence[int] = ()  # confirmed, or unroutable and dropped by policy
     settled_bytes: int = 0  # of their bodies

@@ -15,6 +15,7 @@ from replicator.domain.hosts import hint_of_tls
 from replicator.domain.model import TableName
 from replicator.domain.routing import RoutingKey
 from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
+from replicator.publisher import driver
 
 _CONNECT_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 30.0
@@ -75,7 +76,7 @@ _ANSWERS: Final = {
 """By reply code."""
 
 
-class Queue(NamedTuple):
+class DeclaredQueue(NamedTuple):
     """A queue that is declared at start, durable."""
 
     name: str
@@ -97,7 +98,7 @@ class Broker(NamedTuple):
     tls_key_file: Path | None = None
     exchange_type: str = "topic"
     is_exchange_durable: bool = True
-    queues: Sequence[Queue] = ()
+    queues: Sequence[DeclaredQueue] = ()
     exchanges: Sequence[str] = ()  # further ones, of the same type and durability
     heartbeat_seconds: int = 20
 
@@ -208,7 +209,8 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
         BrokerUnavailable: no host answered, or the connection was lost.
     """
     connection, chosen = connect(broker)
-    _give_up_after(connection, _ANSWER_SECONDS)
+    # A node that waits for another one of its cluster answers heartbeats and nothing else.
+    driver.give_up_after(connection, _ANSWER_SECONDS)
     try:
         for name in dict.fromkeys((broker.exchange, *broker.exchanges)):
             _declare_exchange(connection, broker, name)
@@ -222,17 +224,6 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
             if connection.is_open:
                 connection.close()
     return chosen
-
-
-def _give_up_after(connection: Any, seconds: float) -> None:
-    """End a connection that is still open then: pika itself waits for an answer for ever.
-
-    A node that waits for another one of its cluster answers heartbeats and nothing else.
-    """
-    error = exceptions.AMQPConnectionError(f"no answer in {seconds:g} seconds")
-    # BlockingConnection's own timers wait until the answer is there.
-    impl = connection._impl  # noqa: SLF001
-    impl._adapter_call_later(seconds, lambda: impl._terminate_stream(error))  # noqa: SLF001
 
 
 def hint_of_another(broker: Broker, name: str) -> str:
@@ -268,7 +259,7 @@ def _declare_exchange(connection: pika.BlockingConnection, broker: Broker, name:
             ) from missing
 
 
-def _declare_queue(channel: BlockingChannel, broker: Broker, queue: Queue) -> None:
+def _declare_queue(channel: BlockingChannel, broker: Broker, queue: DeclaredQueue) -> None:
     try:
         channel.queue_declare(queue.name, durable=True, arguments={"x-queue-type": queue.type})
         for binding in queue.bindings:

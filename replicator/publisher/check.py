@@ -17,7 +17,7 @@ from replicator.publisher.broker import (
     NOT_FOUND,
     PRECONDITION_FAILED,
     Broker,
-    Queue,
+    DeclaredQueue,
     connect,
     hint_of_another,
     translate,
@@ -111,7 +111,7 @@ class BrokerCheck:
             if err.reply_code != NOT_FOUND:
                 raise
 
-    def queue(self, queue: Queue) -> str:
+    def queue(self, queue: DeclaredQueue) -> str:
         """Look at one queue of the settings; return what was found, in words.
 
         Raises:

@@ -1,49 +1,41 @@
 """What is published and what becomes of it: the window, the policies, the books.
 
-Runs under the publisher's lock and knows no connection: it makes the bytes to write, takes
-confirms, nacks and returns in, and once a turn reports and counts what they settled.
+Knows no connection: it makes the bytes to write, takes confirms, nacks and returns in, and once a
+turn of the loop reports and counts what they settled. Runs on the publisher's thread.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pika import spec
 
-from replicator.domain.model import (
-    Entry,
-    Failure,
-    Op,
-    Outcomes,
-    Returned,
-    TableName,
-    of_table,
-)
+from replicator.domain.model import Entry, Failure, Outcomes, Returned, TableName
 from replicator.domain.properties import compact_headers, entry_number, full_headers
-from replicator.domain.routing import MAX_BYTES, RoutingKey
-from replicator.domain.window import Confirmed, Limits, Window
+from replicator.domain.routing import MAX_BYTES
+from replicator.domain.window import Confirmed, Window, WindowLimits
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics, grouped_instants
+from replicator.publisher.addresses import Addresses
 from replicator.publisher.broker import Publication
-from replicator.publisher.frames import PublishFrames, address
+from replicator.publisher.frames import PublishFrames
 from replicator.retry import REFUSED
 
 _WINDOW_BYTES: Final = 16 * 1024 * 1024
 _BUFFERED_BYTES: Final = 16 * 1024 * 1024
-_BUFFERED_WINDOWS: Final = 2  # so many windows of entries may wait in memory
-_LEAST_BUFFERED: Final = 4000
+_BUFFERED_WINDOWS: Final = 2  # this many windows of entries may wait in memory
+_MIN_BUFFERED: Final = 4000
 _WRITE_BYTES: Final = 128 * 1024  # pika copies what a socket did not take at once
 _UNROUTABLE_LOG_SECONDS: Final = 60.0
 # A channel that is closed for what was published names no message: the window shrinks by this
 # much each time, until the message that is alone in flight is the one.
 _SUSPECTS_SHRINK: Final = 16
-_DEFAULT_ROUTING_KEY: Final = RoutingKey("{table}.{op}")
 
 
 class Delivery:
-    """The entries in memory and their outcomes; not thread-safe, one thread at a time."""
+    """The entries in memory and their outcomes; not thread-safe."""
 
     def __init__(
         self,
@@ -57,53 +49,64 @@ class Delivery:
     ) -> None:
         """Start with nothing; the arguments are those of `Publisher`."""
         self._publication = publication
-        self._exchange = exchange
         self._names = names
         self._report = report
         self._metrics = metrics
         self._clock = clock
         self._log = get_logger("publisher")
-        buffered = max(_BUFFERED_WINDOWS * publication.window, _LEAST_BUFFERED)
+        buffered = max(_BUFFERED_WINDOWS * publication.window, _MIN_BUFFERED)
         self.window: Final = Window(
-            Limits(publication.window, _WINDOW_BYTES, buffered, _BUFFERED_BYTES),
+            WindowLimits(publication.window, _WINDOW_BYTES, buffered, _BUFFERED_BYTES),
             backoff=REFUSED.seconds,
         )
-        self._addresses: dict[tuple[int, Op], bytes] = {}
-        self._suspects_up_to = 0
+        self.addresses: Final = Addresses(publication, exchange, names)
+        self._last_suspect = 0
         self._unroutable_logged_at = -_UNROUTABLE_LOG_SECONDS
         self._confirmed: list[Confirmed] = []
         self._settled: list[Entry] = []
         self._failed: list[Failure] = []
         self._parked: list[Failure] = []
 
-    def accept(self, entries: Iterable[Entry]) -> None:
-        """Take committed entries in; those that AMQP cannot carry are parked."""
-        self.window.offer(
-            entry for entry in entries if self._address(entry) or self._park_key(entry)
-        )
+    # What the store hands over.
 
-    def readmit(self, entries: Iterable[Entry]) -> None:
-        """Take redriven entries in, like `accept`."""
-        self.window.readmit(
-            entry for entry in entries if self._address(entry) or self._park_key(entry)
-        )
+    def accept(self, entries: Sequence[Entry], reading: int) -> None:
+        """Take committed entries in; those that AMQP cannot carry are parked."""
+        carried = [entry for entry in entries if self.addresses.of(entry)]
+        if self.window.offer(carried, reading) and len(carried) < len(entries):
+            text = f"the routing key is longer than the {MAX_BYTES} bytes that AMQP allows"
+            self._parked += [
+                Failure(entry.number, "routing_key_too_long", text)
+                for entry in entries
+                if not self.addresses.of(entry)
+            ]
+
+    def begin_reading(self) -> None:
+        """Ask for the reading that has begun."""
+        self._report(Outcomes(reading=self.window.reading))
+
+    def forget(self) -> None:
+        """Forget all but what is in flight, and ask for a new reading."""
+        # Order matters: whoever reads the outbox again commits these first. What was settled or
+        # parked before would else be pending to it, and published again.
+        self.flush()
+        self.window.forget()
+        self.begin_reading()
+
+    # What goes out, and what comes back.
 
     def take(self, frames: PublishFrames) -> list[bytes]:
         """Return what is to be written now: many messages, few writes."""
-        entries = self.window.take(time.monotonic())
         writes: list[bytes] = []
         pieces: list[bytes] = []
         size = 0
         has_full_headers = self._publication.has_full_headers
-        addresses = self._addresses
-        for entry in entries:
+        for entry in self.window.take(time.monotonic()):
             headers = (
                 full_headers(entry, self._names[entry.feed_id])
                 if has_full_headers
                 else compact_headers(entry)
             )
-            # Whatever was taken in has its address by then.
-            frames.append(pieces, entry, addresses[entry.feed_id, entry.op], headers)
+            frames.append(pieces, entry, self.addresses.of(entry), headers)
             size += len(entry.body)
             if size >= _WRITE_BYTES:
                 writes.append(b"".join(pieces))
@@ -135,44 +138,18 @@ class Delivery:
         for entry in nacked:
             self._fail(entry, "nacked", "RabbitMQ did not take the message (basic.nack)")
 
-    def suspect(self, text: str) -> None:
-        """Narrow down which message RabbitMQ does not take, or park it when it was alone."""
-        # Counted before: one that an operator has parked meanwhile is no longer told of, and may
-        # have been it.
-        was_alone = self.window.in_flight == 1
-        suspects = self.window.lost()
-        if was_alone and suspects:
-            reason = "too_large" if "larg" in text or "size" in text else "refused"
-            (entry,) = self.window.remove([suspects[0].number])
-            self._parked.append(Failure(entry.number, reason, text))
-            self._log.error(
-                "entry is parked: rabbitmq does not take it",
-                entry=entry.number,
-                table=str(self._names.get(entry.feed_id)),
-                bytes=len(entry.body),
-                error=text,
-            )
-            self.window.cap = None
-        elif suspects:
-            self.window.cap = max(1, len(suspects) // _SUSPECTS_SHRINK)
-            self._suspects_up_to = max(entry.number for entry in suspects)
-
     def _unroutable(self, entry: Entry, reply: Returned, now: float) -> None:
         """Do with a message that no queue took what the policy says."""
-        name = self._names.get(entry.feed_id)
-        self._metrics.unroutable.labels(str(name)).inc()
+        self._metrics.unroutable.labels(str(self._names[entry.feed_id])).inc()
         self._metrics.publish_outcomes.labels("returned").inc()
-        if self.window.is_withdrawn(entry.number):
-            # An operator has parked or discarded it: the policy has no say in it any more.
-            self.window.settle(entry)
-            return
         policy = self._publication.on_unroutable
         if now - self._unroutable_logged_at >= _UNROUTABLE_LOG_SECONDS:
             self._unroutable_logged_at = now
+            exchange, routing_key = self.addresses.exchange_and_key(entry)
             self._log.warning(
                 "no queue is bound to a routing key",
-                routing_key=self._routing_key(self._names[entry.feed_id], entry.op),
-                exchange=self._exchange_of(self._names[entry.feed_id]),
+                routing_key=routing_key,
+                exchange=exchange,
                 policy=policy,
                 reply=reply.text,
             )
@@ -189,50 +166,47 @@ class Delivery:
     def _fail(self, entry: Entry, reason: str, text: str) -> None:
         """Record a refused attempt: the first ones each, then ever fewer of them.
 
-        None is left of an entry that was withdrawn.
+        An orphan was forgotten, and has no attempts.
         """
         attempts = self.window.attempts(entry.number)
         if attempts and attempts & (attempts - 1) == 0:
             self._failed.append(Failure(entry.number, reason, text, attempts - attempts // 2))
 
-    def _address(self, entry: Entry) -> bytes:
-        """Return where an entry goes; empty when AMQP cannot carry its routing key."""
-        known = self._addresses.get((entry.feed_id, entry.op))
-        if known is None:
-            name = self._names[entry.feed_id]
-            key = self._routing_key(name, entry.op)
-            is_carried = len(key.encode()) <= MAX_BYTES
-            known = address(self._exchange_of(name), key) if is_carried else b""
-            self._addresses[entry.feed_id, entry.op] = known
-        return known
+    # When the channel is gone.
 
-    def _routing_key(self, name: TableName, op: Op) -> str:
-        template = of_table(self._publication.routing_keys, name) or _DEFAULT_ROUTING_KEY
-        return template.format(name.database, name.table, op.value)
+    def lost(self) -> list[Entry]:
+        """Report what was settled, and forget everything; what was in flight is returned.
 
-    def _exchange_of(self, name: TableName) -> str:
-        return of_table(self._publication.exchanges, name) or self._exchange
-
-    def probes(self) -> list[tuple[str, str]]:
-        """Return an exchange and a routing key for each way that messages will go.
-
-        The key matters, since permissions can depend on it. Of a whole database no table is
-        known yet that a key could be made of.
+        Offers that are on their way will be of a reading that is over. Safe to repeat.
         """
-        found: dict[str, str] = {}
-        for name in self._publication.routing_keys:
-            exchange, key = self._exchange_of(name), self._routing_key(name, Op.UPDATE)
-            if not name.is_pattern and len(key.encode()) <= MAX_BYTES:
-                found.setdefault(exchange, key)
-        return list(found.items())
+        self.flush()
+        return self.window.lost()
 
-    def _park_key(self, entry: Entry) -> bool:
-        text = f"the routing key is longer than the {MAX_BYTES} bytes that AMQP allows"
-        self._parked.append(Failure(entry.number, "routing_key_too_long", text))
-        return False
+    def suspect(self, text: str) -> None:
+        """Narrow down which message RabbitMQ does not take, or park it when it was alone."""
+        suspects = self.lost()
+        if len(suspects) == 1:
+            (entry,) = suspects
+            reason = "too_large" if "larg" in text or "size" in text else "refused"
+            self._parked.append(Failure(entry.number, reason, text))
+            # Order matters: parked before the next reading, or it would be read and sent again.
+            self.flush()
+            self._log.error(
+                "entry is parked: rabbitmq does not take it",
+                entry=entry.number,
+                table=str(self._names.get(entry.feed_id)),
+                bytes=len(entry.body),
+                error=text,
+            )
+            self.window.cap = None
+        elif suspects:
+            self.window.cap = max(1, len(suspects) // _SUSPECTS_SHRINK)
+            self._last_suspect = max(entry.number for entry in suspects)
 
-    def flush(self) -> bool:
-        """Report and count what this turn settled; whether RabbitMQ confirmed anything."""
+    # Once a turn.
+
+    def flush(self) -> None:
+        """Report and count what was settled since the last time."""
         confirmed, self._confirmed = self._confirmed, []
         settled, self._settled = self._settled, []
         failed, self._failed = self._failed, []
@@ -249,10 +223,11 @@ class Delivery:
             )
         if confirmed:
             self._count(confirmed)
-        if self.window.cap is not None and self.window.lowest > self._suspects_up_to:
-            self.window.cap = None
+            # Suspects are sent before newer entries, and RabbitMQ takes messages in turn: whatever
+            # it confirms from the last suspect on says that it has taken them all.
+            if any(each.entry.number >= self._last_suspect for each in confirmed):
+                self.window.cap = None
         self._metrics.in_flight.set(self.window.in_flight)
-        return bool(confirmed)
 
     def _count(self, confirmed: Sequence[Confirmed]) -> None:
         metrics = self._metrics

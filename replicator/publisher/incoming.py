@@ -1,51 +1,41 @@
-"""What other threads hand to the publisher: orders and the entries with them, in order.
-
-The way in for entries, withdrawals and commits alike: what was put first is done first.
-"""
+"""What the store hands to the publisher's loop: offers of entries and orders to forget, in order."""
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from replicator.domain.model import Entry
 
 
 class Incoming:
-    """A queue of orders; any thread puts, who has the publisher's lock does them."""
+    """A queue of orders, each with the entries that it takes in; any thread puts, the loop does."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._orders: deque[tuple[Callable[[], object], Sequence[Entry]]] = deque()
         self._lock = threading.Lock()
+        self._orders: list[tuple[Callable[[], object], Sequence[Entry]]] = []
         self.count = 0
-        """How many entries wait, until their order was done; any thread may read it."""
+        """How many entries wait until their order is done; any thread may read it."""
         self.size = 0
         """The bytes of their bodies."""
 
-    def put(self, order: Callable[[], object], entries: Sequence[Entry] = ()) -> None:
-        """Add an order and the entries that it takes in; never waits."""
+    def put(self, order: Callable[[], object], entries: Sequence[Entry] = ()) -> bool:
+        """Add an order; never waits. Returns whether it is the only one, and wants a turn."""
+        size = sum(len(entry.body) for entry in entries)
         with self._lock:
             self._orders.append((order, entries))
             self.count += len(entries)
-            self.size += sum(len(entry.body) for entry in entries)
-
-    def waiting(self) -> Iterator[Entry]:
-        """Return the entries that wait."""
-        with self._lock:
-            orders = list(self._orders)
-        return (entry for _, entries in orders for entry in entries)
+            self.size += size
+            return len(self._orders) == 1
 
     def do(self) -> None:
-        """Do all that is there."""
+        """Do all that is there, in the order in which it came; on the loop's thread only."""
         with self._lock:
-            orders = list(self._orders)
-            self._orders.clear()
-        # Order matters: an entry can be withdrawn and come again in the same turn.
-        for order, _ in orders:
+            orders, self._orders = self._orders, []
+        for order, entries in orders:
             order()
-        batches = [entries for _, entries in orders]
-        # Critical section: another thread adds to the count at the same time. A lost update
-        # would leave too little room for ever.
-        with self._lock:
-            self.count -= sum(map(len, batches))
-            self.size -= sum(len(e.body) for entries in batches for e in entries)
+            size = sum(len(entry.body) for entry in entries)
+            # Order matters: they are in the window by now. Counted in neither for a moment, they
+            # would leave room for more than there is.
+            with self._lock:
+                self.count -= len(entries)
+                self.size -= size

@@ -4,7 +4,6 @@ Opens in steps: the connection, the fence, at first a look whether this user may
 channel with confirms. Says why it ended. Knows nothing of entries.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -14,10 +13,9 @@ from pika.channel import Channel
 
 from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
+from replicator.publisher import driver
 from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
-from replicator.publisher.confirms import ConfirmingConnection
 from replicator.publisher.fence import take_fence
-from replicator.publisher.loop import EagerWrites
 
 _CLOSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 30.0
@@ -27,7 +25,7 @@ _FOR_WHAT_WAS_SENT: Final = frozenset({311, 406, 501, 502, 503})
 
 
 class LinkEvents(Protocol):
-    """What a link tells, always under its lock."""
+    """What a link reports, always on its loop's thread."""
 
     def on_open(self, link: "Link", channel: int, frame_max: int) -> None:
         """Take note that the channel confirms from now on, counting from 1."""
@@ -49,10 +47,6 @@ class LinkEvents(Protocol):
         """Take a confirm or a nack."""
         ...
 
-    def on_read(self) -> None:
-        """Take note that all was told of what came in together, if anything did."""
-        ...
-
     def on_rejected(self, text: str) -> None:
         """Take note that the channel was closed for something that was published."""
         ...
@@ -70,7 +64,6 @@ class Link:
         parameters: pika.ConnectionParameters,
         events: LinkEvents,
         *,
-        lock: threading.Lock,
         fence: str,
         probes: Sequence[tuple[str, str]],
     ) -> None:
@@ -78,8 +71,7 @@ class Link:
 
         Args:
             parameters: which broker.
-            events: who is told.
-            lock: held by the loop's thread while anything is done; whoever has it may `write`.
+            events: who hears what happens.
             fence: the name of the exclusive queue that comes first.
             probes: exchanges and routing keys to find out with whether this user may publish.
         """
@@ -88,18 +80,13 @@ class Link:
         self._fence = fence
         self._probes = probes
         self._error: ReplicatorError | None = None
-        self._lock = lock
-        self._closing = threading.Lock()
-        self._is_looping = True
         self._is_blocked = False
         self._is_ready = False
-        self._services = EagerWrites(lock, events.on_read)
-        self._connection: Any = ConfirmingConnection(
+        self._connection: Any = pika.SelectConnection(
             parameters,
             on_open_callback=self._on_connected,
             on_open_error_callback=self._on_not_connected,
             on_close_callback=self._on_disconnected,
-            custom_ioloop=self._services,
         )
 
     def run(self) -> None:
@@ -116,35 +103,22 @@ class Link:
                 raise
             self._error = self._error or translate(err, self.host)
         finally:
-            with self._closing:
-                self._is_looping = False
-            with self._lock:
-                self._events.on_ended()
-                self._connection.ioloop.close()
+            self._events.on_ended()
+            self._connection.ioloop.close()
         if self._error is not None:
             raise self._error
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Run something on the loop; from any thread; nothing when the loop has ended."""
-        # Critical section: a loop that was closed takes no callbacks, and the store's thread
-        # must not fail for it.
-        with self._closing:
-            if self._is_looping:
-                self._connection.ioloop.add_callback_threadsafe(callback)
+        """Run something on the loop; from any thread. Nothing happens when the loop has ended."""
+        self._connection.ioloop.add_callback_threadsafe(callback)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Run something on the loop after a while; on the loop's thread only."""
         self._connection.ioloop.call_later(seconds, callback)
 
     def write(self, frames: bytes) -> None:
-        """Send frames that are already made; under the lock only, while it is open."""
-        self._services.is_eager = True
-        try:
-            # pika has no public way to do this; it is what its own publish ends in, and it keeps
-            # the byte count that heartbeats look at.
-            self._connection._output_marshaled_frames([frames])  # noqa: SLF001
-        finally:
-            self._services.is_eager = False
+        """Send frames that are already made, while it is open; on the loop's thread only."""
+        driver.send(self._connection, frames)
 
     def hang_up(self, error: ReplicatorError | None = None) -> None:
         """End the connection in order; the first error that is given is the one that counts."""
@@ -159,7 +133,7 @@ class Link:
         def give_up() -> None:
             # A blocked broker and a dead link answer no close.
             if not connection.is_closed:
-                connection._adapter_disconnect_stream()  # noqa: SLF001 -- what its heartbeat calls
+                driver.close_socket(connection)
 
         connection.close()
         connection.ioloop.call_later(_CLOSE_SECONDS, give_up)
@@ -231,7 +205,6 @@ class Link:
     def _on_channel(self, channel: Channel) -> None:
         def begin(_frame: Any) -> None:
             self._is_ready = True
-            self._connection.take_acks(channel.channel_number, self._events.on_confirm)
             self._events.on_open(self, channel.channel_number, self._connection.params.frame_max)
 
         channel.add_on_close_callback(self._on_channel_closed)

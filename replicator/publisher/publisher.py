@@ -3,14 +3,14 @@
 It never waits for one message. Entries come from the store through `offer`; everything else happens
 on the loop of the connection. What a turn of the loop did is reported and counted once, at its end.
 
-Whatever is done, the loop's lock is held: by the loop's thread, which waits for RabbitMQ, or by a
-thread that offers a few entries while the loop has nothing to do, and then takes the turn itself.
+Nothing is remembered past a connection. When a channel opens, and when the store says `forget`, the
+publisher asks for a new reading of the outbox (`replicator.domain.window`), by a report that comes
+after all others: what they settled or parked is committed before the outbox is read.
 """
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -19,29 +19,21 @@ from pika import spec
 from replicator.domain.model import Entry, Outcomes, Returned, TableName
 from replicator.errors import (
     BrokerUnavailable,
-    ReplicatorError,
 )
 from replicator.fault_points import FaultPoint, reach
-from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, Publication, prepare
+from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.fence import fence_name
 from replicator.publisher.frames import PublishFrames
 from replicator.publisher.incoming import Incoming
 from replicator.publisher.link import Link
-from replicator.publisher.reports import Reports
-from replicator.retry import REFUSED, Retrying
+from replicator.publisher.watch import Watch
+from replicator.retry import Retrying
 
 _TICK_SECONDS: Final = 1.0
-_NO_CONFIRM_SECONDS: Final = 300.0
-# A channel of a cluster can stay behind after a node's death: RabbitMQ 3.10 then nacks whatever is
-# published on it to a quorum queue that is well, for ever. A queue that is full nacks as well.
-_REFUSED_SECONDS: Final = 15.0
-_MOST_REFUSED_SECONDS: Final = 240.0
-_MOST_TOLD: Final = 16
-# So many entries are published by the thread that offers them: more are work for the other one.
-_FEW: Final = 100
+_DRAIN_LOOK_SECONDS: Final = 0.02
 
 
 class PublisherStatus(NamedTuple):
@@ -85,119 +77,80 @@ class Publisher:
         self._broker = broker
         self._publication = publication
         self._outbox_id = outbox_id
-        self._metrics = metrics
-        self._clock = clock
-        self._log = get_logger("publisher")
-        self._reports = Reports(report)
         self._delivery = Delivery(
             publication,
             broker.exchange,
             names=names,
-            report=self._reports.send,
+            report=report,
             metrics=metrics,
             clock=clock,
         )
         self._incoming = Incoming()
-        self._lock = threading.Lock()
+        self._state = ConnectionState(metrics, clock)
+        self._watch = Watch()
         self._stop = threading.Event()
-        self._retrying = Retrying(self._stop, note=self._note, is_patient=lambda: self._was_open)
-        self._is_idle = threading.Condition()
         self._link: Link | None = None
         self._frames: PublishFrames | None = None
-        self._is_open = False
-        self._was_open = False
-        self._is_blocked = False
         self._is_turn_due = False
+        self._has_written = False
         self._retry_due_at = 0.0
-        self._progress_at = time.monotonic()
-        self._refused_since: float | None = None
-        self._refused_seconds = _REFUSED_SECONDS
+        self._retrying = Retrying(
+            self._stop, note=self._state.failed, is_patient=lambda: self._state.was_open
+        )
         self._turned_at = time.monotonic()
-        self._error: str | None = None
-        self._told: deque[str] = deque(maxlen=_MOST_TOLD)
-        self._since = clock()
 
     # For other threads.
 
     @property
     def room(self) -> int:
-        """How many entries may be offered now."""
+        """How many entries may be offered now; 0 while no channel is open."""
+        if not self._state.is_open:
+            return 0
         return self._delivery.window.room_beside(self._incoming.count, self._incoming.size)
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Take committed entries, in the order of their numbers; never waits.
+    def offer(self, entries: Sequence[Entry], reading: int) -> None:
+        """Take committed entries of a reading, in the order of their numbers; never waits."""
+        self._hand_in(partial(self._delivery.accept, entries, reading), entries)
 
-        A few of them are published before it returns, if nothing else is being done.
-        """
-        accept = partial(self._delivery.accept, entries)
-        if len(entries) > _FEW or not self._publish_here(accept, entries):
-            self._take_in(accept, entries)
+    def forget(self) -> None:
+        """Forget all but what is in flight, and ask for a new reading; never waits."""
+        self._hand_in(self._forget)
 
-    def readmit(self, entries: Sequence[Entry]) -> None:
-        """Take redriven entries, whatever their numbers; never waits."""
-        self._take_in(partial(self._readmit, entries), entries)
-
-    def committed(self, reports: int) -> None:
-        """Take the oldest so many reports for committed; never waits, nor wakes the loop."""
-        self._incoming.put(partial(self._reports.forget, reports))
-
-    def withdraw(self, numbers: Collection[int]) -> None:
-        """Send entries no more that an operator parked or discarded; never waits."""
-        self._take_in(partial(self._delivery.window.withdraw, numbers), ())
-
-    def _publish_here(self, accept: Callable[[], object], entries: Sequence[Entry]) -> bool:
-        """Take entries in and publish them if the loop has nothing else to do; whether so."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            # Only the loop's thread can set its alarm for what is refused.
-            if not self._is_open or self._delivery.window.next_retry_at is not None:
-                return False
-            self._incoming.put(accept, entries)
-            self._move()
-        except BaseException:
-            # A defect. Delivery tags may be counted that RabbitMQ will never give: nothing more
-            # may be sent over this connection, or its confirms would be taken for others'.
-            self.on_ended()
-            if (link := self._link) is not None:
-                link.call_soon(link.hang_up)
-            raise
-        finally:
-            self._lock.release()
-        return True
-
-    def _take_in(self, order: Callable[[], object], entries: Sequence[Entry]) -> None:
-        self._incoming.put(order, entries)
-        if (link := self._link) is not None:
+    def _hand_in(self, order: Callable[[], object], entries: Sequence[Entry] = ()) -> None:
+        # A link that opens takes in what came before it.
+        if self._incoming.put(order, entries) and (link := self._link) is not None:
             link.call_soon(self._turn)
 
     def status(self) -> PublisherStatus:
         """Return what it is like now."""
-        window = self._delivery.window
+        window, state = self._delivery.window, self._state
         return PublisherStatus(
-            self._is_open,
-            self._is_blocked,
+            state.is_open,
+            state.is_blocked,
             window.in_flight,
             window.buffered + self._incoming.count,
             window.refused,
-            self._error,
-            self._since,
+            state.error,
+            state.since,
             self._turned_at,
         )
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything that was offered is settled; whether it is.
+        """Wait until everything that was offered is settled. Returns whether it is.
 
         Gives up at once when there is no connection: then nothing can be confirmed.
         """
+        window = self._delivery.window
+        reading = window.reading
         deadline = time.monotonic() + seconds
-        with self._is_idle:
-            while not (self._delivery.window.is_empty and not self._incoming.count):
-                remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._is_open:
-                    return False
-                self._is_idle.wait(min(remaining, 0.1))
-        return True
+        # Order matters: what is no longer counted as incoming is in the window by then.
+        while self._incoming.count or not window.is_empty:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self._state.is_open:
+                return False
+            time.sleep(min(remaining, _DRAIN_LOOK_SECONDS))
+        # What was forgotten meanwhile was not settled.
+        return window.reading == reading
 
     def stop(self) -> None:
         """End `run` soon; what is not confirmed stays in the outbox. Safe to repeat."""
@@ -216,14 +169,6 @@ class Publisher:
         """
         self._retrying.until_stopped(self._session)
 
-    def _note(self, err: ReplicatorError) -> None:
-        text = str(err)
-        # Several hosts fail in turn, each in its own way: none of it is news the second time.
-        if text not in self._told:
-            self._told.append(text)
-            self._log.warning("rabbitmq is not available, retrying", error=text, hint=err.hint)
-        self._error = text
-
     def _session(self) -> None:
         """Publish over one connection until it ends.
 
@@ -231,13 +176,11 @@ class Publisher:
             BrokerUnavailable, ChannelClosed, BrokerRefused: why it ended, unless it was stopped.
         """
         self._turned_at = time.monotonic()
-        chosen = prepare(self._broker)
         link = Link(
-            chosen,
+            prepare(self._broker),
             self,
-            lock=self._lock,
             fence=fence_name(self._broker.exchange, self._outbox_id),
-            probes=[] if self._was_open else self._delivery.probes(),
+            probes=[] if self._state.was_open else self._delivery.addresses.probes(),
         )
 
         self._link = link
@@ -248,55 +191,39 @@ class Publisher:
             link.run()
         finally:
             self._link = None
-            with self._lock:
-                self._is_blocked = self._is_turn_due = False
-                self._metrics.broker_blocked.set(0)
-                self._delivery.window.lost()
-                self._flush()
+            self._state.closed()
+            self._delivery.lost()
 
-    # What the link tells.
+    # What the link reports.
 
     def on_open(self, link: Link, channel: int, frame_max: int) -> None:
         """Publish: the channel confirms from now on."""
         if self._stop.is_set():
             return
+        # What was handed in before is of a reading that is over, or asks for one that begins.
+        self._incoming.do()
         self._frames = PublishFrames(
             channel=channel,
             frame_max=frame_max,
             outbox_id=self._outbox_id,
             is_persistent=self._publication.is_persistent,
         )
-        self._is_open = True
-        if self._was_open:
-            self._metrics.reconnects.labels("rabbitmq").inc()
-        self._was_open = True
-        self._error = None
-        self._told.clear()
-        self._since = self._clock()
-        self._progress_at = time.monotonic()
-        self._refused_since = None
+        self._is_turn_due = self._has_written = False
         self._retry_due_at = 0.0
-        self._metrics.connected.labels("rabbitmq").set(1)
-        self._log.info("publishing", host=link.host, exchange=self._broker.exchange)
-        self._turn()
+        self._watch.begin(time.monotonic())
+        # Order matters: whoever is asked for a reading must find room for it.
+        self._state.opened(link.host, self._broker.exchange)
+        self._delivery.begin_reading()
         self._tick()
 
     def on_blocked(self, reason: str) -> None:
         """Publish nothing until it is unblocked."""
-        self._is_blocked = True
-        self._since = self._clock()
-        self._metrics.broker_blocked.set(1)
-        self._log.warning(
-            "rabbitmq blocks publishers, changes are kept in the outbox", reason=reason
-        )
+        self._state.blocked(reason)
 
     def on_unblocked(self) -> None:
         """Go on."""
-        self._is_blocked = False
-        self._since = self._clock()
-        self._progress_at = time.monotonic()
-        self._metrics.broker_blocked.set(0)
-        self._log.info("rabbitmq takes messages again")
+        self._state.unblocked()
+        self._watch.begin(time.monotonic())
         self._turn()
 
     def on_return(self, message_id: str, reply: Returned) -> None:
@@ -304,20 +231,16 @@ class Publisher:
         self._delivery.on_return(message_id, reply)
 
     def on_confirm(self, method: spec.Basic.Ack | spec.Basic.Nack) -> None:
-        """Take a confirm in; a turn follows."""
-        self._progress_at = time.monotonic()
+        """Take a confirm in; one turn follows, however many come together."""
         if isinstance(method, spec.Basic.Ack):
-            self._refused_since = None
-            self._refused_seconds = _REFUSED_SECONDS
-        elif self._refused_since is None:
-            self._refused_since = self._progress_at
+            self._watch.confirmed(time.monotonic())
+            self._retrying.worked()
+        else:
+            self._watch.refused(time.monotonic())
         self._delivery.on_confirm(method)
-        self._is_turn_due = True
-
-    def on_read(self) -> None:
-        """Do what follows from confirms: one turn, however many came in together."""
-        if self._is_turn_due:
-            self._turn()
+        if not self._is_turn_due and (link := self._link) is not None:
+            self._is_turn_due = True
+            link.call_later(0, self._turn)
 
     def on_rejected(self, text: str) -> None:
         """Look for the message that RabbitMQ does not take."""
@@ -325,65 +248,41 @@ class Publisher:
 
     def on_ended(self) -> None:
         """Write nothing more; safe to repeat."""
-        self._metrics.connected.labels("rabbitmq").set(0)
-        if self._is_open:
-            self._is_open = False
-            self._since = self._clock()
+        self._state.ended()
 
     # A turn of the loop.
 
     def _tick(self) -> None:
         """Turn at least once a second, and notice a broker that is silent or takes nothing."""
         link = self._link
-        if not self._is_open or link is None:
+        if not self._state.is_open or link is None:
             return
-        if (text := self._reason_to_leave(time.monotonic())) is not None:
+        now = time.monotonic()
+        if self._state.is_blocked:
+            self._watch.begin(now)
+        elif text := self._watch.reason_to_leave(now, in_flight=self._delivery.window.in_flight):
             link.hang_up(BrokerUnavailable(text))
             return
         self._turn()
         link.call_later(_TICK_SECONDS, self._tick)
 
-    def _reason_to_leave(self, now: float) -> str | None:
-        """Say why another connection, at the next host, may do better than this one."""
-        if self._is_blocked:
-            self._progress_at = now
-            self._refused_since = None
-        elif (
-            self._refused_since is not None
-            and now - self._refused_since > self._refused_seconds
-            # Refused again and again, not once and then never answered: that is the next case.
-            and now - self._progress_at < 2 * REFUSED.max_seconds
-        ):
-            text = f"RabbitMQ has refused every message for {self._refused_seconds:.0f} seconds"
-            # A new connection does not help against a full queue: try less and less often.
-            self._refused_seconds = min(2 * self._refused_seconds, _MOST_REFUSED_SECONDS)
-            return text
-        elif not self._delivery.window.in_flight:
-            self._progress_at = now
-        elif now - self._progress_at > _NO_CONFIRM_SECONDS:
-            return f"RabbitMQ has confirmed nothing for {_NO_CONFIRM_SECONDS:.0f} seconds"
-        return None
-
     def _turn(self) -> None:
-        """Do what there is to do; on the loop's thread."""
+        """Take in what was handed in, report what is settled, publish what may go."""
         self._is_turn_due = False
         self._turned_at = time.monotonic()
-        self._move()
-        link = self._link
-        if self._is_open and not self._is_blocked and link is not None:
-            self._call_for_retries(link)
-
-    def _move(self) -> None:
-        """Take in what was offered, report what is settled, publish what may go."""
+        if self._has_written:
+            self._has_written = False
+            reach(FaultPoint.AFTER_WRITE)
         self._incoming.do()
-        self._flush()
+        self._delivery.flush()
         link, frames = self._link, self._frames
-        if not self._is_open or self._is_blocked or link is None or frames is None:
+        if not self._state.may_publish or link is None or frames is None:
             return
         for write in self._delivery.take(frames):
             reach(FaultPoint.BEFORE_WRITE)
             link.write(write)
-            reach(FaultPoint.AFTER_WRITE)
+            self._has_written = True
+        self._call_for_retries(link)
 
     def _call_for_retries(self, link: Link) -> None:
         """Let a turn come when the next refused entry is due."""
@@ -393,16 +292,7 @@ class Publisher:
         self._retry_due_at = due_at
         link.call_later(max(0.0, due_at - self._turned_at), self._turn)
 
-    def _readmit(self, entries: Sequence[Entry]) -> None:
-        # Order matters: what was answered in this turn is reported before it is looked for.
-        self._flush()
-        # Race: these were read while their outcome was on its way to the store. Its commit
-        # decides. Published again, an old state could be delivered last.
-        self._delivery.readmit(self._reports.without(entries))
-
-    def _flush(self) -> None:
-        if self._delivery.flush():
-            self._retrying.worked()
-        if self._delivery.window.is_empty:
-            with self._is_idle:
-                self._is_idle.notify_all()
+    def _forget(self) -> None:
+        # Without a channel there is nothing to forget; the next one begins with a new reading.
+        if self._state.is_open:
+            self._delivery.forget()

@@ -12,8 +12,7 @@ from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator import retry
 from replicator.errors import BrokerRefused, ReplicatorError
-from replicator.publisher.broker import Broker, Queue
-from replicator.retry import Backoff
+from replicator.publisher.broker import Broker, DeclaredQueue
 from tests.support.consumer import Consumer
 from tests.support.publishing import RunningPublisher, broker_of, make_entry
 from tests.support.wait import wait_until
@@ -140,9 +139,9 @@ def test_permission_that_is_taken_away_while_it_runs_is_waited_for(
 
 def test_queues_of_the_settings_are_declared_and_bound(vhost: str) -> None:
     queues = [
-        Queue("creates", ["*.create"], "classic"),
-        Queue("changes", ["*.update", "*.delete"], "quorum"),
-        Queue("log", ["#"], "stream"),
+        DeclaredQueue("creates", ["*.create"], "classic"),
+        DeclaredQueue("changes", ["*.update", "*.delete"], "quorum"),
+        DeclaredQueue("log", ["#"], "stream"),
     ]
     broker = broker_of(vhost, queues=queues)
     for _ in range(2):  # declaring what is there already changes nothing
@@ -160,13 +159,13 @@ def test_queues_of_the_settings_are_declared_and_bound(vhost: str) -> None:
 def test_a_queue_with_other_arguments_is_refused(vhost: str) -> None:
     with channel_of(vhost) as channel:
         channel.queue_declare("changes", durable=True, arguments={"x-queue-type": "classic"})
-    error = refusal_of(broker_of(vhost, queues=[Queue("changes", ["#"], "quorum")]))
+    error = refusal_of(broker_of(vhost, queues=[DeclaredQueue("changes", ["#"], "quorum")]))
     assert "queue 'changes' exists and is another" in str(error)
     assert "rabbitmq.queues" in str(error.hint)
 
 
 def test_a_queue_that_may_not_be_declared_is_refused(granted: Granted) -> None:
     broker = granted(configure="^rethinkdb$", write=".*", read=".*")
-    error = refusal_of(broker._replace(queues=[Queue("changes", ["#"], "classic")]))
+    error = refusal_of(broker._replace(queues=[DeclaredQueue("changes", ["#"], "classic")]))
     assert "changes" in str(error)
     assert "gives no permission" in str(error)

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
@@ -15,6 +15,7 @@ from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
 from replicator.metrics import Metrics
 from replicator.publisher import broker as broker_module
 from replicator.publisher import publisher as publisher_module
+from replicator.publisher import watch
 from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.publisher import Publisher
 from replicator.retry import Backoff
@@ -41,14 +42,14 @@ def publisher(report: Any = None, **publication: Any) -> Publisher:
 
 
 class FakeLink:
-    """A link whose connection may be lost: writing to it fails as pika's own does."""
+    """A link whose loop turns when a test says so, and whose connection may be lost."""
 
     host = "127.0.0.1:5672"
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.calls: list[float] = []
-        self.soon = 0
+        self.soon: list[Callable[[], None]] = []
         self.error: ReplicatorError | None = None
         self.is_lost = False
 
@@ -57,11 +58,20 @@ class FakeLink:
             raise AttributeError("'NoneType' object has no attribute 'write'")
         self.written.append(frames)
 
-    def call_soon(self, _callback: Any) -> None:
-        self.soon += 1
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
 
-    def call_later(self, seconds: float, _callback: Any) -> None:
-        self.calls.append(seconds)
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        if seconds == 0:
+            self.soon.append(callback)
+        else:
+            self.calls.append(seconds)
+
+    def turn(self) -> None:
+        """Do what is due."""
+        due, self.soon = self.soon, []
+        for callback in due:
+            callback()
 
     def hang_up(self, error: ReplicatorError | None = None) -> None:
         self.error = error
@@ -76,6 +86,14 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
+def ended(found: Publisher) -> None:
+    """Do what a session does when its link has ended."""
+    found.on_ended()
+    found._link = None
+    found._state.closed()
+    found._delivery.lost()
+
+
 def begun(found: Publisher) -> FakeLink:
     link = FakeLink()
     found._link = link  # type: ignore[assignment]
@@ -83,24 +101,38 @@ def begun(found: Publisher) -> FakeLink:
     return link
 
 
+def readings(reported: list[Outcomes]) -> list[int]:
+    return [report.reading for report in reported if report.reading]
+
+
+def in_flight(found: Publisher) -> list[int]:
+    return [entry.number for entry, _ in found._delivery.window._in_flight.values()]
+
+
 def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
     found = publisher(window=10)
+    assert found.room == 0, "there is no channel"
+    link = begun(found)
     assert found.room == 4000
-    found.offer([entry(1), entry(2)])
+    found.offer([entry(1), entry(2)], 1)
     assert found.room == 3998
-    found._turn()
+    assert found.status().buffered == 2
+    found.on_blocked("low on memory")
+    link.turn()
 
     assert found.room == 3998
     assert found.status().buffered == 2
 
 
-def test_large_entries_leave_no_room_also_while_there_is_no_connection() -> None:
+def test_large_entries_leave_no_room() -> None:
     found = publisher(window=5000)
+    link = begun(found)
+    found.on_blocked("low on memory")
     large = Entry(1, 1, "1", Op.UPDATE, Origin.FEED, b"x" * (17 << 20), 0)
-    found.offer([large])
+    found.offer([large], 1)
 
     assert found.room == 0
-    found._incoming.do()
+    link.turn()
     assert found.room == 0
 
 
@@ -115,93 +147,123 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
     taker = threading.Thread(target=take_in, daemon=True)
     taker.start()
     for number in range(1, 20_001):
-        found.offer([entry(number)])
+        found.offer([entry(number)], 1)
     is_done.set()
     taker.join(20)
     found._incoming.do()
 
-    assert found._incoming.count == 0
+    assert (found._incoming.count, found._incoming.size) == (0, 0)
     assert found.status().buffered == 20_000
 
 
-def test_a_few_entries_are_published_by_who_offers_them() -> None:
+def test_offers_wake_the_loop_once_until_it_has_turned() -> None:
     found = publisher()
     link = begun(found)
-    found.offer([entry(1), entry(2)])
-
+    for number in range(1, 6):
+        found.offer([entry(number)], 1)
+    assert len(link.soon) == 1
+    assert link.written == [], "the loop writes, nobody else"
+    link.turn()
+    assert in_flight(found) == [1, 2, 3, 4, 5]
     assert len(link.written) == 1
-    assert (found.status().in_flight, found._incoming.count) == (2, 0)
+
+    found.offer([entry(6)], 1)
+    assert len(link.soon) == 1
 
 
-def test_what_is_offered_while_the_loop_works_is_published_by_the_loop_in_order() -> None:
-    found = publisher()
+def test_one_turn_follows_confirms_that_come_together() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append)
     link = begun(found)
-    with found._lock:
-        found.offer([entry(1)])
-    assert (link.written, link.soon, found._incoming.count) == ([], 1, 1)
-    found.offer([entry(2)])
+    found.offer([entry(number) for number in range(1, 6)], 1)
+    link.turn()
+    for tag in range(1, 6):
+        found.on_confirm(spec.Basic.Ack(tag))
+    assert len(link.soon) == 1
+    link.turn()
 
-    flights = found._delivery.window._in_flight.values()
-    assert [flight.entry.number for flight in flights] == [1, 2]
-
-
-def test_many_entries_are_left_to_the_loop() -> None:
-    found = publisher()
-    link = begun(found)
-    found.offer([entry(number) for number in range(1, 102)])
-
-    assert (link.written, link.soon) == ([], 1)
+    assert [list(report.settled) for report in reported[1:]] == [[1, 2, 3, 4, 5]]
 
 
-def test_nothing_is_published_beside_the_loop_while_a_refused_message_waits_for_its_time() -> None:
-    found = publisher()
-    link = begun(found)
-    found.offer([entry(1)])
-    found.on_confirm(spec.Basic.Nack(1))
-    found.offer([entry(2)])
-    assert (len(link.written), link.soon) == (1, 1)
-    calls = len(link.calls)
-    found.on_read()
-
-    assert len(link.written) == 2
-    assert len(link.calls) == calls + 1, "no turn for the next attempt"
-
-
-def test_nothing_more_goes_over_a_connection_whose_turn_met_a_defect() -> None:
-    """Its tags are counted: the next confirm would be taken for one of a message never sent."""
-    found = publisher()
-    link = begun(found)
-    link.is_lost = True
-    with pytest.raises(AttributeError):
-        found.offer([entry(1)])
-    link.is_lost = False
-    found.offer([entry(2)])
-    found._turn()
-
-    assert link.written == []
-    assert not found.status().is_connected
-    assert link.soon >= 1, "it is hung up"
-    assert not found._lock.locked()
-
-
-def test_who_publishes_beside_the_loop_does_not_vouch_for_it() -> None:
-    found = publisher()
+def test_an_open_channel_asks_for_a_reading_and_has_room_for_it() -> None:
+    room: list[int] = []
+    found = publisher(lambda outcomes: room.append(found.room * outcomes.reading))
     begun(found)
-    turned_at = found.status().turned_at
-    found.offer([entry(1)])
 
-    assert found.status().in_flight == 1
-    assert found.status().turned_at == turned_at
+    assert room == [10_000]
 
 
-def test_a_blocked_broker_is_sent_nothing_by_anybody() -> None:
-    found = publisher()
+def test_a_lost_channel_ends_its_reading() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append)
     link = begun(found)
-    found.on_blocked("low on memory")
-    found.offer([entry(1)])
-
+    found.offer([entry(1), entry(2), entry(3)], 1)
+    link.turn()
+    found.on_confirm(spec.Basic.Ack(1))
+    ended(found)
+    assert (found.status().in_flight, found.status().buffered) == (0, 0)
+    assert [list(report.settled) for report in reported[1:]] == [[1]]
+    found.offer([entry(4)], 1)  # on its way when the channel was lost
+    link = begun(found)
+    assert readings(reported) == [1, found._delivery.window.reading]
+    found.offer([entry(4)], 1)
+    link.turn()
     assert link.written == []
-    assert found.status().buffered == 1
+    assert found._incoming.count == 0
+
+    found.offer([entry(2), entry(3)], readings(reported)[-1])
+    link.turn()
+    assert in_flight(found) == [2, 3]
+
+
+def test_what_it_is_to_forget_is_forgotten_in_its_turn() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append, window=1)
+    link = begun(found)
+    found.offer([entry(1), entry(2)], 1)
+    link.turn()
+    found.offer([entry(3)], 1)
+    found.forget()
+    found.offer([entry(4)], 1)  # the store has not heard of the new reading
+    assert readings(reported) == [1]
+    link.turn()
+
+    assert readings(reported) == [1, 2]
+    assert (found.status().in_flight, found.status().buffered) == (1, 0)
+    found.offer([entry(1), entry(2), entry(4)], 2)
+    link.turn()
+    assert found.status().buffered == 2
+    found.on_confirm(spec.Basic.Ack(1))
+    link.turn()
+    assert in_flight(found) == [2]
+
+
+def test_what_was_settled_in_the_turn_in_which_it_forgets_is_reported_first() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append)
+    link = begun(found)
+    found.offer([entry(1)], 1)
+    link.turn()
+    found.forget()
+    found.on_confirm(spec.Basic.Ack(1))
+    link.turn()
+
+    assert [(list(each.settled), each.reading) for each in reported] == [
+        *(([], 1), ([1], 0), ([], 2))
+    ]
+
+
+def test_without_a_channel_there_is_nothing_to_forget() -> None:
+    reported: list[Outcomes] = []
+    found = publisher(reported.append)
+    found.forget()
+    begun(found)
+    assert len(readings(reported)) == 1
+    ended(found)
+    found.forget()
+    begun(found)
+
+    assert len(readings(reported)) == 2
 
 
 def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
@@ -209,36 +271,21 @@ def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
     link = begun(found)
     link.is_lost = True
     found.on_ended()
-    found.offer([entry(1)])
-    found._turn()
+    found.offer([entry(1)], 1)
+    link.turn()
 
     assert link.written == []
     assert not found.status().is_connected
     assert found.status().in_flight == 0
-
-
-def test_what_was_in_flight_is_sent_again_over_the_next_link() -> None:
-    reported: list[Outcomes] = []
-    found = publisher(reported.append)
-    link = begun(found)
-    found.offer([entry(1), entry(2)])
-    found._turn()
-    assert found.status().in_flight == 2
-    found.on_ended()
-    found._delivery.window.lost()
-
-    assert (found.status().in_flight, found.status().buffered) == (0, 2)
-    assert reported == []
-    again = begun(found)
-    assert b"".join(again.written) == b"".join(link.written)
+    assert found.room == 0
 
 
 def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     found = publisher()
     link = begun(found)
     found.on_blocked("low on memory")
-    found.offer([entry(1)])
-    found._turn()
+    found.offer([entry(1)], 1)
+    link.turn()
     assert link.written == []
     assert found.status().is_blocked
     found.on_unblocked()
@@ -250,11 +297,11 @@ def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture
 def test_a_refused_entry_is_tried_again_when_it_is_due_and_not_a_tick_later() -> None:
     found = publisher()
     link = begun(found)
-    found.offer([entry(1)])
-    found._turn()
+    found.offer([entry(1)], 1)
+    link.turn()
     link.calls.clear()
     found.on_confirm(spec.Basic.Nack(1))
-    found._turn()
+    link.turn()
 
     assert any(0 < seconds <= 0.1 for seconds in link.calls)
 
@@ -262,19 +309,63 @@ def test_a_refused_entry_is_tried_again_when_it_is_due_and_not_a_tick_later() ->
 def test_a_broker_that_confirms_nothing_for_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     found = publisher()
     link = begun(found)
-    found.offer([entry(1)])
-    found._turn()
-    monkeypatch.setattr(publisher_module, "_NO_CONFIRM_SECONDS", -1.0)
+    found.offer([entry(1)], 1)
+    link.turn()
+    monkeypatch.setattr(watch, "_NO_CONFIRM_SECONDS", -1.0)
     found._tick()
 
     assert isinstance(link.error, BrokerUnavailable)
 
 
+def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "_REFUSED_SECONDS", -1.0)
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1)], 1)
+    link.turn()
+    found.on_confirm(spec.Basic.Nack(1))
+    found.on_blocked("memory")
+    found._tick()
+    found.on_unblocked()
+    found._tick()
+
+    assert link.error is None
+
+
 def test_a_drain_without_a_connection_gives_up_at_once() -> None:
     found = publisher()
     assert found.drain(60)
-    found.offer([entry(1)])
+    found.offer([entry(1)], 1)
 
+    assert not found.drain(60)
+
+
+def test_a_drain_gives_up_at_its_deadline() -> None:
+    found = publisher()
+    begun(found)
+    found.offer([entry(1)], 1)
+
+    assert not found.drain(0.01)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_what_is_forgotten_during_a_drain_is_not_settled(
+    monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
+) -> None:
+    found = publisher()
+    link = begun(found)
+    found.offer([entry(1)], 1)
+
+    def forget_it(_seconds: float) -> None:
+        if is_lost:
+            ended(found)
+        else:
+            found.forget()
+            link.turn()
+
+    monkeypatch.setattr(publisher_module.time, "sleep", forget_it)
     assert not found.drain(60)
 
 
@@ -299,7 +390,7 @@ def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found = publisher()
-    found._was_open = True
+    found._state.was_open = True
     attempts = []
 
     def refuse(_broker: Broker) -> None:
@@ -343,87 +434,3 @@ def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
     monkeypatch.setattr(broker_module, "connect", lambda _broker: (Lost(), chosen))
 
     assert prepare(broker()) is chosen
-
-
-def test_a_broker_that_refuses_every_message_is_left_each_time_after_a_longer_while(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(publisher_module, "_REFUSED_SECONDS", 15.0)
-    found = publisher()
-    begun(found)
-    found._refused_since = 100.0
-
-    assert found._reason_to_leave(115.0) is None
-    assert found._reason_to_leave(115.1) == "RabbitMQ has refused every message for 15 seconds"
-    begun(found)
-    assert found._reason_to_leave(1e9) is None
-    found._refused_since = 200.0
-    assert found._reason_to_leave(230.0) is None
-    assert found._reason_to_leave(230.1) == "RabbitMQ has refused every message for 30 seconds"
-
-
-def test_a_message_that_is_taken_ends_the_count_of_refusals() -> None:
-    found = publisher()
-    begun(found)
-    found.on_confirm(spec.Basic.Nack(delivery_tag=1))
-    assert found._refused_since is not None
-    found.on_confirm(spec.Basic.Ack(delivery_tag=1))
-
-    assert found._reason_to_leave(1e9) is None
-
-
-def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before() -> None:
-    found = publisher()
-    begun(found)
-    found.on_confirm(spec.Basic.Nack(delivery_tag=1))
-    found.on_blocked("memory")
-
-    assert found._reason_to_leave(1e9) is None
-
-
-def test_orders_are_followed_in_the_order_in_which_they_came() -> None:
-    found = publisher()
-    room = found.room
-    found.offer([entry(1), entry(2)])
-    found.withdraw([1, 2])
-    found.readmit([entry(2)])
-    found.withdraw([3])
-    found.offer([entry(3)])
-    found._turn()
-
-    window = found._delivery.window
-    assert [each.number for each in window.take(0)] == [2, 3]
-    assert found.room == room
-    assert found._incoming.count == 0
-
-
-def test_a_redriven_entry_whose_confirm_is_not_committed_yet_is_not_published_again() -> None:
-    reports: list[Outcomes] = []
-    found = publisher(reports.append)
-    link = begun(found)
-    found.offer([entry(1)])
-    found._turn()
-    found.on_confirm(spec.Basic.Ack(1))
-    found.readmit([entry(1)])  # read back before the commit that settles it
-    found._turn()
-
-    assert [list(report.settled) for report in reports] == [[1]]
-    assert len(link.written) == 1
-    found.committed(1)
-    found.readmit([entry(1)])  # it was parked in that commit, and redriven after it
-    found._turn()
-    assert len(link.written) == 2
-
-
-def test_what_was_read_before_a_commit_is_taken_in_before_it_is_heard_of() -> None:
-    found = publisher()
-    link = begun(found)
-    found.offer([entry(1)])
-    found._turn()
-    found.on_confirm(spec.Basic.Ack(1))
-    found._turn()
-    found.readmit([entry(1)])
-    found.committed(1)
-    found._turn()
-
-    assert len(link.written) == 1

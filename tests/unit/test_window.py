@@ -1,9 +1,7 @@
 """The window of unconfirmed messages, case by case."""
 
-import sys
-
 from replicator.domain.model import Entry, Op, Origin, Returned
-from replicator.domain.window import Limits, Window
+from replicator.domain.window import Window, WindowLimits
 
 NO_ROUTE = Returned(312, "NO_ROUTE")
 
@@ -17,9 +15,9 @@ def window(
     *entries: Entry, in_flight: int = 10, in_flight_bytes: int = 1000, buffered: int = 20
 ) -> Window:
     made = Window(
-        Limits(in_flight, in_flight_bytes, buffered, 1000), backoff=lambda attempt: attempt * 10.0
+        WindowLimits(in_flight, in_flight_bytes, buffered, 1000), backoff=lambda attempt: attempt * 10.0
     )
-    made.offer(entries)
+    made.offer(entries, made.reading)
     return made
 
 
@@ -72,7 +70,7 @@ def test_a_confirm_of_an_unknown_tag_changes_nothing() -> None:
     assert found.in_flight == 1
 
 
-def test_a_nacked_entry_is_sent_again_after_its_backoff_before_later_ones() -> None:
+def test_a_nacked_entry_is_sent_again_after_its_backoff_and_its_document_waits() -> None:
     found = window(entry(1, "a"), entry(2, "a"), entry(3, "b"))
     found.take(0)
     assert numbers(found.nack(1, multiple=False, now=5)) == [1]
@@ -123,24 +121,29 @@ def test_a_return_before_a_nack_is_forgotten() -> None:
     assert confirmed.returned is None
 
 
-def test_a_lost_channel_puts_everything_back_in_order() -> None:
+def test_a_lost_channel_forgets_everything_and_says_what_was_in_flight() -> None:
     found = window(*(entry(number, "ab"[number % 2]) for number in range(1, 7)))
     found.take(0)
     found.nack(2, multiple=False, now=0)
-    found.confirm(1, multiple=False)
-
-    assert numbers(found.lost()) == []
-    assert found.buffered == 5
-    assert numbers(found.take(0)) == [2, 3]
-    found.confirm(1, multiple=False)  # tags are counted from 1 again
-    assert numbers(found.take(0)) == [4]
-
-
-def test_a_lost_channel_says_what_was_in_flight() -> None:
-    found = window(entry(1), entry(2), in_flight=1)
-    found.take(0)
-
     assert numbers(found.lost()) == [1]
+
+    assert (found.in_flight, found.buffered, found.refused) == (0, 0, 0)
+    assert found.is_empty
+    assert found.next_retry_at is None
+    assert found.reading == 2
+
+
+def test_after_a_lost_channel_entries_are_read_again_and_tags_are_counted_from_one() -> None:
+    found = window(*(entry(number, "ab"[number % 2]) for number in range(1, 5)))
+    found.take(0)
+    found.returned(2, NO_ROUTE)
+    found.lost()
+    found.offer([entry(number, "ab"[number % 2]) for number in range(1, 5)], 2)
+
+    assert numbers(found.take(0)) == [1, 2]
+    (confirmed,) = found.confirm(2, multiple=False)
+    assert (confirmed.entry.number, confirmed.returned) == (2, None)
+    assert numbers(found.take(0)) == [4]
 
 
 def test_no_more_is_in_flight_than_the_limit() -> None:
@@ -173,11 +176,24 @@ def test_an_entry_that_is_due_without_place_holds_newer_ones_back() -> None:
     found.take(0)
     found.nack(1, multiple=False, now=0)
     assert numbers(found.take(0)) == [2, 3]
-    found.offer([entry(4)])
 
+    assert numbers(found.take(10)) == []
+    found.offer([entry(4)], 1)
     assert numbers(found.take(10)) == []
     found.confirm(2, multiple=False)
     assert numbers(found.take(10)) == [1, 4]
+
+
+def test_what_becomes_ready_goes_after_what_was_ready_before() -> None:
+    """So a poison entry is alone in flight before anything newer was confirmed."""
+    found = window(entry(1, "a"), entry(2), entry(3), entry(4, "a"))
+    found.cap = 1
+    sent = []
+    for tag in range(1, 5):
+        sent += numbers(found.take(0))
+        found.confirm(tag, multiple=False)
+
+    assert sent == [1, 2, 3, 4]
 
 
 def test_a_cap_is_a_smaller_limit() -> None:
@@ -189,62 +205,131 @@ def test_a_cap_is_a_smaller_limit() -> None:
 
 def test_room_is_what_may_still_be_buffered() -> None:
     found = window(entry(1), entry(2), in_flight=1, buffered=5)
-    assert found.room == 3
+    assert found.room_beside(0, 0) == 3
 
     found.take(0)
-    assert found.room == 4
-    found.offer(entry(number) for number in range(3, 20))
-    assert found.room == 0
+    assert found.room_beside(0, 0) == 4
+    assert found.room_beside(3, 0) == 1
+    found.offer([entry(number) for number in range(3, 20)], 1)
+    assert found.room_beside(0, 0) == 0
 
 
 def test_there_is_no_room_when_the_buffered_bytes_are_used_up() -> None:
     found = window(entry(1, size=999))
-    assert found.room == 19
-    found.offer([entry(2, size=1)])
-    assert found.room == 0
+    assert found.room_beside(0, 0) == 19
+    assert found.room_beside(0, 1) == 0
+    found.offer([entry(2, size=1)], 1)
+    assert found.room_beside(0, 0) == 0
 
     found.take(0)
-    assert found.room == 20
+    assert found.room_beside(0, 0) == 20
 
 
-def test_an_entry_is_removed_after_the_channel_was_lost() -> None:
-    found = window(entry(1, "a", size=5), entry(2, "a"), entry(3, "b"))
+def test_entries_of_another_reading_are_dropped() -> None:
+    found = window(entry(2, "a"))
+
+    assert not found.offer([entry(3)], 2)
+    found.forget()
+    assert not found.offer([entry(3)], 1)
+    assert found.is_empty
+    assert found.offer([entry(1, "a"), entry(2, "a")], found.reading)
+    assert numbers(found.take(0)) == [1]
+
+
+def test_what_is_forgotten_is_not_sent_and_what_is_in_flight_stays() -> None:
+    found = window(*(entry(n, "a") for n in (1, 2, 5)), entry(3), entry(4), in_flight=2)
     found.take(0)
-    found.lost()
+    found.nack(2, multiple=False, now=0)  # 3 waits for its backoff, 4 is ready, 2 and 5 wait
+    found.forget()
 
-    assert numbers(found.remove([1])) == [1]
-    assert numbers(found.take(0)) == [2, 3]
-    assert found.remove([99]) == []
+    assert (found.in_flight, found.buffered, found.refused) == (1, 0, 0)
+    assert found.take(100) == []
+    assert [each.entry.number for each in found.confirm(1, multiple=False)] == [1]
+    assert found.is_empty
 
 
-def test_the_lowest_number_is_looked_for_everywhere() -> None:
-    found = window(entry(1), entry(2), entry(3), entry(4, "3"), in_flight=3)
-    assert found.lowest == 1
+def test_what_is_in_flight_and_read_again_is_not_sent_twice() -> None:
+    found = window(entry(1, "a"), entry(2, "a"), entry(3))
+    found.take(0)
+    found.forget()
+    found.offer([entry(1, "a"), entry(2, "a"), entry(3)], 2)
+
+    assert (found.in_flight, found.buffered) == (2, 1)
+    assert found.take(0) == []
+    found.confirm(2, multiple=True)
+    assert numbers(found.take(0)) == [2]
+
+
+def test_what_is_confirmed_before_it_is_offered_again_is_not_sent_twice() -> None:
+    """The outbox was read before the confirm was committed."""
+    found = window(entry(1, "a"), entry(2, "a"))
+    found.take(0)
+    found.forget()
+    found.confirm(1, multiple=False)
+    found.offer([entry(1, "a"), entry(2, "a")], 2)
+
+    assert numbers(found.take(0)) == [2]
+
+
+def test_what_was_in_flight_is_sent_again_by_a_reading_after_the_next() -> None:
+    """It was parked and redriven: what was once adopted is an entry like any other."""
+    found = window(entry(1))
+    found.take(0)
+    found.forget()
+    found.confirm(1, multiple=False)
+    found.forget()
+    found.offer([entry(1)], 3)
+
+    assert numbers(found.take(0)) == [1]
+
+
+def test_an_orphan_that_is_refused_is_forgotten_and_frees_its_document() -> None:
+    found = window(entry(2, "a"), entry(4))
+    found.take(0)
+    found.forget()
+    found.offer([entry(1, "a")], 2)  # redriven
+    assert numbers(found.nack(2, multiple=True, now=0)) == [2, 4]
+
+    assert (found.refused, found.attempts(2)) == (0, 0)
+    assert numbers(found.take(0)) == [1]
+    found.offer([entry(2, "a"), entry(3)], 2)  # 4 was parked
+    assert numbers(found.take(100)) == [3]
+    found.confirm(4, multiple=True)
+    assert numbers(found.take(100)) == [2]
+
+
+def test_an_orphan_that_is_returned_and_held_is_forgotten() -> None:
+    found = window(entry(1, "a"), entry(2, "a"))
+    found.take(0)
+    found.returned(1, NO_ROUTE)
+    found.forget()
+    (confirmed,) = found.confirm(1, multiple=False)
+    found.retry(confirmed.entry, 0)
+
+    assert found.is_empty
+    found.offer([entry(1, "a"), entry(2, "a")], 2)
+    assert numbers(found.take(0)) == [1]
+
+
+def test_an_orphan_that_was_offered_again_is_retried_like_any_other() -> None:
+    found = window(entry(1), entry(2))
     found.take(0)
     found.nack(1, multiple=False, now=0)
-    assert found.lowest == 2, "a nacked entry was answered"
-    found.take(10)
-    found.confirm(4, multiple=True)
-    assert found.lowest == 4
-    found.take(10)
-    found.confirm(9, multiple=True)
-    assert found.lowest == sys.maxsize
+    assert numbers(found.take(10)) == [1]
+    found.forget()
+    found.offer([entry(1), entry(2)], 2)
+    found.nack(3, multiple=False, now=10)
 
-
-def test_a_redriven_entry_goes_before_newer_ones_that_are_not_published() -> None:
-    found = window(entry(3, "a"), entry(4, "a"), entry(5, "b"))
-    found.readmit([entry(1, "a"), entry(2, "b")])
-
-    assert found.buffered == 5
-    assert numbers(found.take(0)) == [1, 2]
-    found.confirm(2, multiple=True)
-    assert numbers(found.take(0)) == [3, 5]
+    assert found.attempts(1) == 2
+    assert numbers(found.take(29)) == []
+    assert numbers(found.take(30)) == [1]
 
 
 def test_a_redriven_entry_waits_for_what_is_in_flight_of_its_document() -> None:
     found = window(entry(2, "a"), entry(3, "a"))
     found.take(0)
-    found.readmit([entry(1, "a")])
+    found.forget()
+    found.offer([entry(1, "a"), entry(2, "a"), entry(3, "a")], 2)
 
     assert found.take(0) == []
     found.confirm(1, multiple=False)
@@ -253,101 +338,17 @@ def test_a_redriven_entry_waits_for_what_is_in_flight_of_its_document() -> None:
     assert numbers(found.take(0)) == [3]
 
 
-def test_a_redriven_entry_goes_before_a_newer_one_that_was_refused() -> None:
-    found = window(entry(2, "a"), entry(3, "a"), entry(4, "b"))
+def test_a_redriven_entry_goes_before_a_newer_one_that_is_refused() -> None:
+    found = window(entry(2, "a"), entry(3, "a"))
     found.take(0)
-    found.nack(1, multiple=False, now=0)  # 2 waits for its backoff, 3 for 2
-    found.readmit([entry(1, "a")])
+    found.forget()
+    found.offer([entry(1, "a"), entry(2, "a"), entry(3, "a")], 2)
+    found.nack(1, multiple=False, now=0)
 
-    assert found.buffered == 3
+    assert found.refused == 1
     assert numbers(found.take(0)) == [1]
-    found.confirm(3, multiple=True)
+    found.confirm(2, multiple=False)
     assert numbers(found.take(0)) == [2]
-    found.confirm(4, multiple=False)
-    assert numbers(found.take(0)) == [3]
-
-
-def test_a_redriven_entry_goes_before_a_newer_one_that_is_due() -> None:
-    found = window(entry(2, "a"), entry(3, "a"), entry(4, "b"))
-    found.take(0)
-    found.confirm(1, multiple=False)  # 3 is due
-    found.readmit([entry(1, "a")])
-
-    assert numbers(found.take(0)) == [1]
     found.confirm(3, multiple=False)
-    assert numbers(found.take(0)) == [3]
-
-
-def test_an_entry_that_is_here_is_not_admitted_twice() -> None:
-    found = window(*(entry(n, "a") for n in (1, 2)), entry(3), entry(4), in_flight=2)
-    found.take(0)  # 1 and 3 are in flight, 2 waits, 4 is ready
-    found.readmit([entry(n) for n in (1, 2, 3, 4)])
-    assert (found.in_flight, found.buffered) == (2, 2)
-
-    found.nack(2, multiple=False, now=0)
-    found.readmit([entry(3)])
-    assert (found.in_flight, found.buffered, found.refused) == (1, 3, 1)
-    found.confirm(1, multiple=False)
-    found.readmit([entry(2, "a")])
-    assert found.buffered == 3
-
-
-def test_what_is_not_in_flight_is_withdrawn_from_everywhere() -> None:
-    found = window(*(entry(n, "a") for n in (1, 2, 5)), entry(3), entry(4), in_flight=2)
-    found.take(0)
-    found.nack(2, multiple=False, now=0)  # 3 waits for its backoff
-    found.withdraw([2, 3, 4, 99])
-
-    assert (found.in_flight, found.buffered, found.refused) == (1, 1, 0)
-    found.confirm(1, multiple=False)
-    assert numbers(found.take(100)) == [5]
-    found.confirm(3, multiple=False)
-    assert found.is_empty
-
-
-def test_an_entry_that_is_due_is_withdrawn_and_the_next_of_its_document_goes() -> None:
-    found = window(entry(1, "a"), entry(2, "a"), entry(3, "a"))
-    found.take(0)
-    found.confirm(1, multiple=False)
-    found.withdraw([2])
-
-    assert numbers(found.take(0)) == [3]
-
-
-def test_what_is_in_flight_and_withdrawn_is_not_sent_again() -> None:
-    found = window(entry(1), entry(2), entry(3), entry(4))
-    found.take(0)
-    found.withdraw([1, 2, 3])
-    assert found.is_withdrawn(1)
-
-    assert numbers(found.nack(1, multiple=False, now=0)) == [1]
-    assert not found.is_withdrawn(1)
-    (confirmed,) = found.confirm(2, multiple=False)
-    assert confirmed.entry.number == 2
-    assert numbers(found.lost()) == [4]
-    assert numbers(found.take(100)) == [4]
-    found.confirm(1, multiple=False)
-    assert found.is_empty
     assert found.refused == 0
-
-
-def test_what_was_withdrawn_in_flight_and_redriven_is_sent_again_when_it_must_be() -> None:
-    found = window(entry(1), entry(2))
-    found.take(0)
-    found.withdraw([1])
-    found.readmit([entry(1)])
-
-    assert not found.is_withdrawn(1)
-    assert numbers(found.lost()) == [1, 2]
-    assert numbers(found.take(0)) == [1, 2]
-
-
-def test_a_lost_channel_puts_redriven_entries_in_order_too() -> None:
-    found = window(entry(2, "a"), entry(3, "b"))
-    found.take(0)
-    found.readmit([entry(1, "a")])
-    found.lost()
-
-    assert numbers(found.take(0)) == [1, 3]
-    found.confirm(1, multiple=False)
-    assert numbers(found.take(0)) == [2]
+    assert numbers(found.take(0)) == [3]

@@ -1,258 +1,443 @@
-"""The window against a simulated broker: order, limits and books hold whatever it answers."""
+"""The window between a simulated outbox and a simulated broker: order and books always hold.
 
+The outbox is read again whenever the window forgets, operators park, redrive and discard what is
+in it, and what was read is old by the time it is offered. The mistakes at the end are each found.
+"""
+
+import random
 from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from enum import Enum, auto
+from typing import NamedTuple
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
 
+from replicator.domain import window as window_module
 from replicator.domain.model import Entry, Op, Origin, Returned
-from replicator.domain.window import Limits, Window
+from replicator.domain.window import Document, Window, WindowLimits
 
 NO_ROUTE = Returned(312, "NO_ROUTE")
-DOCUMENTS = st.sampled_from([(1, "a"), (1, "b"), (2, "a")])
-SIZES = st.integers(0, 12) | st.just(60)
+DOCUMENTS = [(1, "a"), (1, "b"), (2, "a")]
+SIZES = [0, 1, 5, 12, 60]
+PAGE = 4
+
+Step = tuple[str, int]
+"""An action, and a number that it makes its choices with."""
 
 
-class Broker(RuleBasedStateMachine):
-    """Publishes what the window gives, and answers as RabbitMQ may."""
+class State(Enum):
+    PENDING = auto()
+    PARKED = auto()
+    GONE = auto()
 
-    @initialize(in_flight=st.integers(1, 5), in_flight_bytes=st.integers(10, 50))
-    def begin(self, in_flight: int, in_flight_bytes: int) -> None:
-        self.limits = Limits(in_flight, in_flight_bytes, 12, 60)
-        self.window = Window(self.limits, backoff=lambda attempt: float(min(attempt, 3)))
+
+class Report(NamedTuple):
+    """What the publisher reports: what became of entries, or that a reading begins."""
+
+    settled: Collection[int] = ()
+    parked: Collection[int] = ()
+    reading: int = 0
+
+
+def document(entry: Entry) -> Document:
+    return entry.feed_id, entry.key
+
+
+class Pipe:
+    """The store, operators and the broker, around a window."""
+
+    def __init__(self, limits: WindowLimits) -> None:
+        self.limits = limits
+        self.window = Window(limits, backoff=lambda attempt: float(min(attempt, 3)))
         self.now = 0.0
-        self.number = 0
-        self.offered: dict[int, Entry] = {}
-        self.settled: set[int] = set()
-        self.removed: set[int] = set()
-        self.withdrawn: set[int] = set()  # while they are in flight
-        self.redriven: set[int] = set()
-        self.unconfirmed: dict[int, Entry] = {}  # by delivery tag, as the broker counts
-        self.is_returned: set[int] = set()  # numbers of unconfirmed entries handed back
+        # The outbox, and the store.
+        self.entries: dict[int, Entry] = {}
+        self.states: dict[int, State] = {}
+        self.reports: list[Report] = [Report(reading=self.window.reading)]
+        self.reading = 0
+        self.read_to = 0
+        self.page: tuple[list[Entry], int] | None = None
+        # Operators.
+        self.touched: set[int] = set()  # what they changed keeps no order with the others
+        self.given_up: set[int] = set()  # not pending when everything was last forgotten
+        # What the window has in memory, and what the broker has.
+        self.held: dict[int, Entry] = {}
+        self.unconfirmed: dict[int, Entry] = {}  # by delivery tag
+        self.orphans: set[int] = set()
+        self.returned: set[int] = set()
+        self.answered: set[int] = set()  # confirmed, or given up by the policy
         self.next_tag = 1
         self.refused: dict[int, tuple[int, float]] = {}  # attempts, and when it is due
-        self.first_sent: dict[tuple[int, str], list[int]] = defaultdict(list)
-        self.last_sent: dict[tuple[int, str], int] = {}
+        self.first_sent: dict[Document, list[int]] = defaultdict(list)
+        self.last_sent: dict[Document, int] = {}
 
-    def open_entries(self) -> list[Entry]:
-        done = self.settled | self.removed
-        return [entry for number, entry in self.offered.items() if number not in done]
+    def play(self, steps: Sequence[Step], *, checks_books: bool = True) -> None:
+        for action, choice in steps:
+            getattr(self, action)(choice)
+            if checks_books:
+                self.check_books()
+        self.play_to_the_end()
 
-    # The store's side.
+    # The store.
 
-    @rule(documents=st.lists(st.tuples(DOCUMENTS, SIZES), min_size=1, max_size=6))
-    def offer(self, documents: list[tuple[tuple[int, str], int]]) -> None:
-        new = []
-        for (feed_id, key), size in documents:
-            self.number += 1
-            body = b"x" * size
-            new.append(Entry(self.number, feed_id, key, Op.UPDATE, Origin.FEED, body, 0))
-        self.offered.update({entry.number: entry for entry in new})
-        self.window.offer(new)
+    def capture(self, choice: int) -> None:
+        for each in range(1 + choice % 3):
+            feed_id, key = DOCUMENTS[(choice + each) % (1 + choice % len(DOCUMENTS))]
+            number = len(self.entries) + 1
+            body = b"x" * SIZES[(choice + each) % len(SIZES)]
+            self.entries[number] = Entry(number, feed_id, key, Op.UPDATE, Origin.FEED, body, 0)
+            self.states[number] = State.PENDING
 
-    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0]))
-    def take(self, seconds: float) -> None:
-        self.now += seconds
-        bytes_before = sum(len(entry.body) for entry in self.unconfirmed.values())
+    def work(self, _choice: int) -> None:
+        """Commit what was reported until now, then read on; what was read is offered later."""
+        reports, self.reports = self.reports, []
+        for report in reports:
+            self._commit(report)
+        if self.page is None and self.reading:
+            pending = [n for n in self._all(State.PENDING) if n > self.read_to][:PAGE]
+            if pending:
+                self.page = [self.entries[number] for number in pending], self.reading
+                self.read_to = pending[-1]
+
+    def _commit(self, report: Report) -> None:
+        pending = set(self._all(State.PENDING))
+        self.states |= dict.fromkeys(pending & set(report.settled), State.GONE)
+        self.states |= dict.fromkeys(pending & set(report.parked), State.PARKED)
+        self.touched |= pending & set(report.parked)
+        if report.reading:
+            self.reading, self.read_to = report.reading, 0
+
+    def offer(self, _choice: int) -> None:
+        if self.page is None:
+            return
+        (entries, reading), self.page = self.page, None
+        self.window.offer(entries, reading)
+        if reading == self.last_reported_reading:
+            self.held |= {e.number: e for e in entries if e.number not in self.orphans}
+            self.orphans -= {entry.number for entry in entries}
+
+    @property
+    def last_reported_reading(self) -> int:
+        """The reading that was last reported, whether the store knows of it or not."""
+        return max([self.reading, *(report.reading for report in self.reports)])
+
+    def _all(self, state: State) -> list[int]:
+        return [number for number, its in self.states.items() if its is state]
+
+    # Operators: the store hears of it at once, or later.
+
+    def park_or_discard(self, choice: int) -> None:
+        for number in self._all(State.PENDING)[choice % 3 : 2 + choice % 4]:
+            self.states[number] = State.GONE if choice % 5 == 0 else State.PARKED
+            self.touched.add(number)
+        self._hear(choice)
+
+    def redrive(self, choice: int) -> None:
+        for number in self._all(State.PARKED)[choice % 2 :]:
+            self.states[number] = State.PENDING
+            self.given_up.discard(number)
+            self.answered.discard(number)
+        self._hear(choice)
+
+    def _hear(self, choice: int) -> None:
+        if choice % 4:
+            self.forget(choice)
+        if choice % 4 == 1:
+            self.page = None
+            self.work(choice)
+
+    def forget(self, _choice: int) -> None:
+        self.window.forget()
+        self._forgot({entry.number: entry for entry in self.unconfirmed.values()})
+
+    def _forgot(self, in_flight: dict[int, Entry]) -> None:
+        self.held = dict(in_flight)
+        self.orphans = set(in_flight)
+        self.refused = {n: tried for n, tried in self.refused.items() if n in in_flight}
+        self.given_up = set(self.states) - set(self._all(State.PENDING))
+        self.reports.append(Report(reading=self.window.reading))
+
+    # The broker.
+
+    def take(self, choice: int) -> None:
+        self.now += (0.0, 0.5, 1.0, 5.0)[choice % 4]
+        size = sum(len(entry.body) for entry in self.unconfirmed.values())
         for entry in self.window.take(self.now):
-            document = (entry.feed_id, entry.key)
-            assert entry.number not in self.settled | self.removed
-            assert self.refused.get(entry.number, (0, 0.0))[1] <= self.now, "before its backoff"
-            assert all(
-                (other.feed_id, other.key) != document for other in self.unconfirmed.values()
-            ), "two entries of one document in flight"
-            older = [
-                other.number
-                for other in self.open_entries()
-                if (other.feed_id, other.key) == document
-                and other.number < entry.number
-                # It may come late: what was in flight or due before it goes first.
-                and other.number not in self.redriven
-            ]
-            assert not older, "overtook an older entry of its document"
-            limit = self.window.cap or self.limits.in_flight
+            self._check_sending(entry)
             if self.unconfirmed:
-                assert len(self.unconfirmed) < limit
-                assert bytes_before + len(entry.body) <= self.limits.in_flight_bytes
-            bytes_before += len(entry.body)
-            if entry.number not in {*self.first_sent[document], *self.redriven}:
-                self.first_sent[document].append(entry.number)
-            if entry.number not in self.redriven:
-                self.last_sent[document] = entry.number
+                assert len(self.unconfirmed) < (self.window.cap or self.limits.in_flight)
+                assert size + len(entry.body) <= self.limits.in_flight_bytes
+            size += len(entry.body)
             self.unconfirmed[self.next_tag] = entry
             self.next_tag += 1
 
-    # An operator's side.
+    def _check_sending(self, entry: Entry) -> None:
+        number, of = entry.number, document(entry)
+        in_flight = {document(each) for each in self.unconfirmed.values()}
+        assert of not in in_flight, "two entries of one document in flight"
+        assert self.refused.get(number, (0, 0.0))[1] <= self.now, "before its backoff"
+        assert number not in self.given_up, "sent although it was parked, and everything forgotten"
+        assert number not in self.answered, "sent although it was confirmed, or given up"
+        of_document = [n for n, other in self.held.items() if document(other) == of]
+        assert number <= min(of_document, default=number), "sent before an older one in memory"
+        if number in self.touched:
+            return
+        done = self.touched | self.answered
+        older = [n for n in self._numbers_of(of) if n < number and n not in done]
+        assert not older, "overtook an older entry of its document"
+        if number not in self.first_sent[of]:
+            self.first_sent[of].append(number)
+        assert self.first_sent[of] == sorted(self.first_sent[of])
+        self.last_sent[of] = number
 
-    def _in_flight(self) -> set[int]:
-        return {entry.number for entry in self.unconfirmed.values()}
+    def _numbers_of(self, of: Document) -> list[int]:
+        return [number for number, entry in self.entries.items() if document(entry) == of]
 
-    @precondition(lambda self: self.offered)
-    @rule(chosen=st.sets(st.integers(0, 30), min_size=1, max_size=4))
-    def withdraw(self, chosen: set[int]) -> None:
-        numbers = {1 + position % self.number for position in chosen}
-        self.window.withdraw(numbers)
-        self.withdrawn |= numbers & self._in_flight()
-        for number in numbers & {entry.number for entry in self.open_entries()}:
-            if number not in self._in_flight():
-                self.removed.add(number)
-                self.refused.pop(number, None)
-
-    @precondition(lambda self: self.removed | self.withdrawn)
-    @rule(chosen=st.sets(st.integers(0, 30), min_size=1, max_size=4))
-    def redrive(self, chosen: set[int]) -> None:
-        possible = sorted(self.removed | self.withdrawn)
-        numbers = {possible[position % len(possible)] for position in chosen}
-        self.window.readmit(self.offered[number] for number in numbers)
-        # What was refused of these documents goes behind the older entry, without its backoff.
-        documents = {(self.offered[n].feed_id, self.offered[n].key) for n in numbers}
-        for number, (attempts, _) in self.refused.items():
-            entry = self.offered[number]
-            if (entry.feed_id, entry.key) in documents:
-                self.refused[number] = (attempts, self.now)
-        self.withdrawn -= numbers
-        self.removed -= numbers
-        self.redriven |= numbers
-
-    # The broker's side.
-
-    def _tags(self, position: int, *, multiple: bool) -> tuple[int, list[int]]:
+    def _tags(self, choice: int) -> tuple[int, bool, list[int]]:
+        position, is_multiple = divmod(choice, 2)
         tags = sorted(self.unconfirmed)
         tag = tags[position % len(tags)]
-        return tag, [each for each in tags if each <= tag] if multiple else [tag]
+        return tag, bool(is_multiple), [n for n in tags if n <= tag] if is_multiple else [tag]
 
-    @precondition(lambda self: self.unconfirmed)
-    @rule(position=st.integers(0, 20))
-    def hand_back(self, position: int) -> None:
-        _, (tag,) = self._tags(position, multiple=False)
-        number = self.unconfirmed[tag].number
-        self.is_returned.add(number)
-        self.window.returned(number, NO_ROUTE)
+    def hand_back(self, choice: int) -> None:
+        if self.unconfirmed:
+            _, _, tags = self._tags(choice)
+            for tag in tags:
+                self.returned.add(self.unconfirmed[tag].number)
+                self.window.returned(self.unconfirmed[tag].number, NO_ROUTE)
 
-    @precondition(lambda self: self.unconfirmed)
-    @rule(position=st.integers(0, 20), multiple=st.booleans(), is_held=st.booleans())
-    def acknowledge(self, position: int, multiple: bool, is_held: bool) -> None:  # noqa: FBT001
-        tag, tags = self._tags(position, multiple=multiple)
-        confirmed = self.window.confirm(tag, multiple=multiple)
-        assert [each.entry for each in confirmed] == [self.unconfirmed[each] for each in tags]
-        for each in tags:
-            number = self.unconfirmed.pop(each).number
-            if number not in self.is_returned:
-                self._settle(number)
-        for each in confirmed:
-            entry, reply = each.entry, each.returned
-            assert (reply is not None) is (entry.number in self.is_returned)
-            if reply is None:
-                continue
-            self.is_returned.discard(entry.number)
-            if is_held:
-                assert self.window.is_withdrawn(entry.number) is (entry.number in self.withdrawn)
+    def acknowledge(self, choice: int) -> None:
+        if not self.unconfirmed:
+            return
+        policy = ("drop", "hold", "park")[choice % 3]
+        tag, is_multiple, tags = self._tags(choice)
+        confirmed = self.window.confirm(tag, multiple=is_multiple)
+        assert [each.entry for each in confirmed] == [self.unconfirmed.pop(n) for n in tags]
+        for entry, _, reply in ((each.entry, each.sent_at, each.returned) for each in confirmed):
+            number = entry.number
+            assert (reply is not None) is (number in self.returned)
+            self.returned.discard(number)
+            if reply is not None and policy == "hold":
                 self.window.retry(entry, self.now)
-                self._refuse(entry.number)
-            else:
+                self._refuse(entry)
+                continue
+            if reply is not None:
                 self.window.settle(entry)
-                self._settle(entry.number)
+            is_parked = reply is not None and policy == "park"
+            self.reports.append(Report(parked=[number]) if is_parked else Report([number]))
+            self.answered.add(number)
+            del self.held[number]
+            self.refused.pop(number, None)
 
-    @precondition(lambda self: self.unconfirmed)
-    @rule(position=st.integers(0, 20), multiple=st.booleans())
-    def refuse(self, position: int, multiple: bool) -> None:  # noqa: FBT001
-        tag, tags = self._tags(position, multiple=multiple)
-        refused = self.window.nack(tag, multiple=multiple, now=self.now)
+    def refuse(self, choice: int) -> None:
+        if not self.unconfirmed:
+            return
+        tag, is_multiple, tags = self._tags(choice)
+        refused = self.window.nack(tag, multiple=is_multiple, now=self.now)
         assert refused == [self.unconfirmed.pop(each) for each in tags]
         for entry in refused:
-            self.is_returned.discard(entry.number)
-            self._refuse(entry.number)
+            self.returned.discard(entry.number)
+            self._refuse(entry)
 
-    def _settle(self, number: int) -> None:
-        self.settled.add(number)
-        self.withdrawn.discard(number)
-        self.refused.pop(number, None)
-
-    def _refuse(self, number: int) -> None:
-        if number in self.withdrawn:
-            self.withdrawn.discard(number)
-            self.removed.add(number)
+    def _refuse(self, entry: Entry) -> None:
+        number = entry.number
+        if number in self.orphans:
+            self.orphans.discard(number)
+            del self.held[number]
             self.refused.pop(number, None)
             return
         attempts = self.refused.get(number, (0, 0.0))[0] + 1
-        self.refused[number] = (attempts, self.now + min(attempts, 3))
+        is_behind = any(document(e) == document(entry) and n < number for n, e in self.held.items())
+        self.refused[number] = (attempts, 0.0 if is_behind else self.now + min(attempts, 3))
 
-    @rule(parked=st.integers(0, 5), cap=st.none() | st.integers(1, 3))
-    def lose_the_channel(self, parked: int, cap: int | None) -> None:
-        suspects = self.window.lost()
-        in_flight = self.unconfirmed.values()
-        assert suspects == [entry for entry in in_flight if entry.number not in self.withdrawn]
-        for number in self.withdrawn:
-            self.removed.add(number)
-            self.refused.pop(number, None)
-        self.withdrawn.clear()
-        if parked < len(suspects):
-            gone = suspects[parked]
-            assert self.window.remove([gone.number]) == [gone]
-            self.removed.add(gone.number)
-            self.refused.pop(gone.number, None)
-        self.window.cap = cap
+    def lose_the_channel(self, choice: int) -> None:
+        in_flight = self.window.lost()
+        assert in_flight == list(self.unconfirmed.values())
         self.unconfirmed.clear()
-        self.is_returned.clear()
+        self.returned.clear()
         self.next_tag = 1
-        self.refused = {n: (attempts, 0.0) for n, (attempts, _) in self.refused.items()}
+        self.window.cap = (None, 1, 2)[choice % 3]
+        if len(in_flight) == 1 and choice % 2:
+            self.reports.append(Report(parked=[in_flight[0].number]))
+            self.answered.add(in_flight[0].number)
+        self._forgot({})
 
     # What must hold.
 
-    @invariant()
-    def the_books_are_right(self) -> None:
-        if not hasattr(self, "window"):
-            return
-        entries = self.open_entries()
-        waiting = len(entries) - len(self.unconfirmed)
+    def check_books(self) -> None:
+        window = self.window
+        waiting = len(self.held) - len(self.unconfirmed)
         in_flight_bytes = sum(len(entry.body) for entry in self.unconfirmed.values())
-        waiting_bytes = sum(len(entry.body) for entry in entries) - in_flight_bytes
+        waiting_bytes = sum(len(entry.body) for entry in self.held.values()) - in_flight_bytes
         has_room = waiting_bytes < self.limits.buffered_bytes
-        assert self.window.in_flight == len(self.unconfirmed)
-        assert self.window.buffered == waiting
-        assert self.window.is_empty is (not entries)
-        assert self.window.refused == len(self.refused)
-        assert self.window.room == (max(0, self.limits.buffered - waiting) if has_room else 0)
-        in_flight = [entry.number for entry in self.unconfirmed.values()]
-        assert self.window.lowest >= min((entry.number for entry in entries), default=2**63 - 1)
-        assert self.window.lowest <= min(in_flight, default=2**63 - 1)
-        assert self.window._bytes == in_flight_bytes + waiting_bytes
-        assert self.window._bytes_in_flight == in_flight_bytes
+        assert window.in_flight == len(self.unconfirmed)
+        assert window.buffered == waiting
+        assert window.is_empty is (not self.held)
+        assert window.refused == len(self.refused)
+        room = max(0, self.limits.buffered - waiting) if has_room else 0
+        assert window.room_beside(0, 0) == room
+        assert window._bytes == in_flight_bytes + waiting_bytes
+        assert window._bytes_in_flight == in_flight_bytes
 
-    @invariant()
-    def first_deliveries_of_a_document_are_in_order(self) -> None:
-        for sent in getattr(self, "first_sent", {}).values():
-            assert sent == sorted(sent)
-
-    def teardown(self) -> None:
+    def play_to_the_end(self) -> None:
         """A broker that takes everything in the end gets everything, the newest last."""
-        if not hasattr(self, "window"):
-            return
         self.window.cap = None
-        for _ in range(2 * len(self.offered) + 1):
-            self.take(5.0)
+        self.forget(0)  # what operators did last is heard
+        self.page = None
+        for _ in range(3 * len(self.entries) + 3):
+            self.work(0)
+            self.offer(0)
+            self.take(3)
             if self.unconfirmed:
-                self.is_returned.clear()
-                self.window._returned.clear()
-                self.acknowledge(len(self.unconfirmed) - 1, multiple=True, is_held=False)
+                self.acknowledge(6 * len(self.unconfirmed) - 3)  # all that were sent, dropped
+        self.check_books()
         assert self.window.is_empty
-        assert self.settled | self.removed == set(self.offered)
-        for document, number in self.last_sent.items():
-            sendable = [
-                entry.number
-                for entry in self.offered.values()
-                if (entry.feed_id, entry.key) == document
-                and entry.number not in self.removed | self.redriven
-            ]
-            assert not sendable or number >= max(sendable)
+        assert State.PENDING not in self.states.values()
+        for of, number in self.last_sent.items():
+            untouched = [n for n in self._numbers_of(of) if n not in self.touched]
+            assert not untouched or number >= max(untouched), "the last is not the newest"
 
 
-TestBroker = Broker.TestCase
-TestBroker.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
+ACTIONS = [
+    *8 * ["work", "offer", "take"],
+    *4 * ["capture", "acknowledge", "refuse"],
+    *("hand_back", "park_or_discard", "redrive", "forget", "lose_the_channel"),
+]
+LIMITS = st.builds(
+    WindowLimits, st.integers(1, 5), st.integers(10, 50), st.just(12), st.just(60)
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    limits=LIMITS,
+    steps=st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 59)), max_size=80),
+)
+def test_order_and_books_hold_whatever_happens(limits: WindowLimits, steps: list[Step]) -> None:
+    Pipe(limits).play(steps)
+
+
+# Mistakes that somebody could make.
+
+
+def takes_every_reading(patch: pytest.MonkeyPatch) -> None:
+    offer = Window.offer
+    patch.setattr(Window, "offer", lambda self, entries, _: offer(self, entries, self.reading))
+
+
+def goes_on_with_the_reading_of_a_lost_channel(patch: pytest.MonkeyPatch) -> None:
+    lost = Window.lost
+
+    def lost_only(self: Window) -> list[Entry]:
+        before = self.reading
+        in_flight = lost(self)
+        self.reading = before
+        return in_flight
+
+    patch.setattr(Window, "lost", lost_only)
+
+
+def retries_an_orphan(patch: pytest.MonkeyPatch) -> None:
+    retry = Window.retry
+
+    def retry_it(self: Window, entry: Entry, now: float) -> None:
+        self._orphans.discard(entry.number)
+        retry(self, entry, now)
+
+    patch.setattr(Window, "retry", retry_it)
+
+
+def knows_no_orphans(patch: pytest.MonkeyPatch) -> None:
+    forget = Window.forget
+
+    def forget_all(self: Window) -> None:
+        forget(self)
+        self._orphans.clear()
+
+    patch.setattr(Window, "forget", forget_all)
+
+
+def frees_the_documents_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
+    forget = Window.forget
+
+    def forget_all(self: Window) -> None:
+        forget(self)
+        self._documents.clear()
+        self._orphans.clear()
+
+    patch.setattr(Window, "forget", forget_all)
+
+
+def forgets_an_orphan_with_its_confirm(patch: pytest.MonkeyPatch) -> None:
+    settle = Window.settle
+
+    def settle_it(self: Window, entry: Entry) -> None:
+        self._orphans.discard(entry.number)
+        settle(self, entry)
+
+    patch.setattr(Window, "settle", settle_it)
+
+
+def keeps_what_was_refused(patch: pytest.MonkeyPatch) -> None:
+    forget = Window.forget
+
+    def forget_the_rest(self: Window) -> None:
+        refused = list(self._refused)
+        forget(self)
+        self._refused = refused
+
+    patch.setattr(Window, "forget", forget_the_rest)
+
+
+def lets_a_newer_one_go_on(patch: pytest.MonkeyPatch) -> None:
+    """What was redriven while a newer one of its document was in flight does not go first."""
+    patch.setattr(window_module, "_NUMBER", lambda _entry: 0)
+
+
+def pipelines_a_document(patch: pytest.MonkeyPatch) -> None:
+    def offer(self: Window, entries: Sequence[Entry], reading: int) -> bool:
+        for entry in entries if reading == self.reading else ():
+            self._documents.setdefault(document(entry), []).append(entry)
+            self._ready.append(entry)
+            self._count += 1
+            self._bytes += len(entry.body)
+        return reading == self.reading
+
+    patch.setattr(Window, "offer", offer)
+
+
+MISTAKES = [
+    takes_every_reading,
+    goes_on_with_the_reading_of_a_lost_channel,
+    retries_an_orphan,
+    knows_no_orphans,
+    frees_the_documents_of_what_is_in_flight,
+    forgets_an_orphan_with_its_confirm,
+    keeps_what_was_refused,
+    lets_a_newer_one_go_on,
+    pipelines_a_document,
+]
+
+
+def play_at_random(games: int, *, checks_books: bool) -> None:
+    dice = random.Random(7)
+    for _ in range(games):
+        limits = WindowLimits(dice.randint(1, 5), dice.randint(10, 50), 12, 60)
+        steps = [(dice.choice(ACTIONS), dice.randrange(60)) for _ in range(100)]
+        Pipe(limits).play(steps, checks_books=checks_books)
+
+
+def test_nothing_is_found_in_the_window_as_it_is() -> None:
+    play_at_random(500, checks_books=True)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_found(
+    mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even by who looks at nothing but what is sent: the books would say it at once."""
+    mistake(monkeypatch)
+    with pytest.raises((AssertionError, KeyError)):
+        play_at_random(3000, checks_books=False)

@@ -44,7 +44,7 @@ from tests.faults.pipeline.simulated_source import (
 INBOX_BYTES = 300
 STEP_BYTES = 150
 PAGE_ENTRIES = 3
-LEAST_BUFFERED = 6
+MIN_BUFFERED = 6
 CHECK_EVERY_SECONDS = 0.005  # a few actions: commands are heard early and late
 _SERVER_QUEUE = 4
 _IDLE_TURNS = 16
@@ -336,7 +336,7 @@ def simulated() -> Iterator[Simulated]:
         patch.setattr(capture, "_ON_ITS_WAY_IN_A_SPLIT", 0)
         patch.setattr(inbox, "_MAX_BYTES", INBOX_BYTES)
         patch.setattr(inbox, "_MAX_STEP_BYTES", STEP_BYTES)
-        patch.setattr(delivery, "_LEAST_BUFFERED", LEAST_BUFFERED)
+        patch.setattr(delivery, "_MIN_BUFFERED", MIN_BUFFERED)
         patch.setattr(delivery, "_WRITE_BYTES", 100)
         patch.setattr(publisher, "prepare", lambda _broker: SimpleNamespace())
         patch.setattr(publisher, "Link", world.link)

@@ -144,7 +144,7 @@ class Pipeline:
 
     def _check_bounds(self) -> None:
         window = self.publisher._delivery.window
-        most = max(2 * self.settings.window, parts.LEAST_BUFFERED)
+        most = max(2 * self.settings.window, parts.MIN_BUFFERED)
         require(window.in_flight <= self.settings.window, "G5: too much in flight", window)
         if self.link is not None and self.link.connection is not None:
             is_answered = self.link.connection.has_answered and not self.link.is_over
@@ -255,7 +255,7 @@ class Pipeline:
         self.step_store(number)
         if self.link is not None:
             self.link.hang_up()
-        self.publisher._flush()
+        self.publisher._delivery.flush()
         self.step_store(number)
         raise Crash
 
@@ -270,7 +270,7 @@ class Pipeline:
         try:
             self.publisher._session()
         except (BrokerUnavailable, ChannelClosed) as err:
-            self.publisher._note(err)
+            self.publisher._state.failed(err)
 
     def turn(self, _number: int) -> None:
         if self.link is not None:

@@ -87,10 +87,6 @@ class SimulatedLink:
 
     def hear(self, count: int) -> None:
         """Read so many of the broker's replies, which come in together."""
-        self._tell(count)
-        self._events.on_read()
-
-    def _tell(self, count: int) -> None:
         replies = self.connection.replies if self.connection is not None else ()
         for _ in range(min(count, len(replies))):
             if self.is_over:
