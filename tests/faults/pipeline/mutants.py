@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from pika import spec
 
+from replicator.domain.completeness import Completeness
 from replicator.domain.model import Entry, Failure, Origin
 from replicator.domain.seen_rows import SeenRows
 from replicator.domain.window import Window
@@ -222,7 +223,7 @@ def dates_gaps_too_late(patch: pytest.MonkeyPatch) -> None:
     note = FeedReader._note
 
     def note_now(self: FeedReader, err: BaseException) -> None:
-        self._complete_at = 0
+        self._completeness = Completeness()
         note(self, err)
 
     patch.setattr(FeedReader, "_note", note_now)
