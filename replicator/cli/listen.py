@@ -1,6 +1,7 @@
 """``replicator listen``: the tutorial's listener, for any exchange."""
 
 import contextlib
+import json
 from typing import Annotated
 
 import msgspec
@@ -70,7 +71,7 @@ def _facts(message: Message) -> Facts:
         "type": message.type,
         "timestamp": _sent_at(message),
         "headers": dict(message.headers),
-        "body": _on_one_line(message.body),
+        "body": _json_or_text(message.body),
     }
 
 
@@ -78,12 +79,19 @@ def _sent_at(message: Message) -> str | None:
     return None if message.timestamp is None else shown(message.timestamp * 1_000_000)
 
 
-def _on_one_line(body: bytes) -> msgspec.Raw | str:
-    """Return a JSON body unchanged but for its line breaks, and any other body as text."""
-    found = output.raw_or_text(body)
-    if isinstance(found, msgspec.Raw):
-        return msgspec.Raw(b" ".join(bytes(found).splitlines()))
-    return found
+def _json_or_text(body: bytes) -> msgspec.Raw | str:
+    """Return a JSON body on one line, and any other body as text."""
+    try:
+        # Formatted, not decoded: numbers stay as they were written, whatever their size.
+        return msgspec.Raw(msgspec.json.format(body, indent=-1))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        # msgspec refuses the escape of half a surrogate pair.
+        json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+    return msgspec.Raw(b" ".join(body.splitlines()))
 
 
 def _print(message: Message) -> None:

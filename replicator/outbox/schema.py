@@ -42,6 +42,8 @@ meta: Final = Table(
     metadata,
     Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
     Column("outbox_id", String(8), nullable=False),
+    # Written once and never read: `outbox_id` is made of its first bits. Dropping it would take
+    # a migration, after which older versions refuse the outbox.
     Column("uuid", String(36), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     # The highest number ever given to an entry: kept here because the entry itself is deleted
@@ -88,7 +90,7 @@ entries: Final = Table(
     Column("captured_at", BigInteger, nullable=False),
     Column("state", String(7), nullable=False, server_default=text(f"'{PENDING}'")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("next_attempt_at", BigInteger),
+    Column("next_attempt_at", BigInteger),  # always null, and kept for the reason of `uuid`
     Column("reason", Text),
     Column("last_error", Text),
     # Parked entries are few; the index of them costs nothing when there are none.
@@ -126,8 +128,8 @@ gaps: Final = Table(
     Index("ix_gaps_feed_id", "feed_id", "closed_at"),
 )
 
-# What operators did and asked for. Only ever appended to: the running service reads what is behind
-# the last row that it knows, and people read who dropped what.
+# Orders: what operators did and asked for. Only ever appended to: the running service reads those
+# after the last one that it knows, and people read who dropped what.
 operations: Final = Table(
     "operations",
     metadata,

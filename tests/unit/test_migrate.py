@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
@@ -17,6 +18,9 @@ from replicator.errors import (
     OutboxUnavailable,
     OutboxUnusable,
 )
+from replicator.operators import listing
+from replicator.operators.feeds import migrate
+from replicator.operators.listing import Selection
 from replicator.outbox import migrations
 from replicator.outbox.migrations import current, head, migrations_directory
 from replicator.outbox.schema import metadata
@@ -69,6 +73,35 @@ def test_an_outbox_that_is_not_there_is_made_only_when_asked(
     with pytest.raises(OutboxMissing):
         database.upgrade()
     assert not path.exists()
+
+
+def test_an_outbox_of_the_first_schema_is_migrated_and_goes_on(
+    database: SqliteDatabase, path: Path
+) -> None:
+    with open_engine(path, create=True).begin() as connection:
+        command.upgrade(migrations._config(connection), "0001")
+        for statement in (
+            "INSERT INTO meta VALUES (1, 'abcdefgh', 'a-uuid', 0, 7)",
+            "INSERT INTO feeds (id, database_name, table_name, projection, state) "
+            "VALUES (1, 'db', 't', '{}', 'ready')",
+            "INSERT INTO entries (id, feed_id, key, op, origin, body, captured_at, "
+            "next_attempt_at) VALUES (7, 1, '1', 'create', 'feed', x'7b7d', 5, 6)",
+        ):
+            connection.exec_driver_sql(statement)
+    with pytest.raises(OutboxOutdated, match="schema 0001"):
+        read(database)
+
+    assert migrate(database) == ("0001", head())
+    with database.reading() as connection:
+        (entry,) = listing.list_entries(connection, Selection())
+        assert (entry.message_id, entry.table) == ("abcdefgh-7", "db.t")
+    outbox = database.outbox()
+    try:
+        prepared = outbox.prepare(now=8)
+        assert (prepared.outbox_id, prepared.last_entry) == ("abcdefgh", 7)
+        assert [each.number for each in outbox.page(0, max_entries=9, max_bytes=9).entries] == [7]
+    finally:
+        outbox.close()
 
 
 def test_a_schema_that_is_too_new_is_refused_and_not_touched(

@@ -203,7 +203,7 @@ def _errors_of_feed(parts: Parts, error: str) -> list[Any]:
         captured=0,
         compared=0,
         skipped=0,
-        gap=None,
+        open_gap=None,
         last_error=error,
         last_error_at=1,
     )
