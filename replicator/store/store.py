@@ -25,7 +25,7 @@ from replicator.errors import OutboxUnavailable, ReplicatorError
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.outbox.port import Outbox, Totals
+from replicator.outbox.port import Outbox, Step, Totals
 from replicator.retry import Retrying
 from replicator.store.books import Books
 from replicator.store.capture import Capture, Memory
@@ -281,6 +281,8 @@ class Store:
         """
         self._handover.refill()
         self._look_around()
+        if not self._pausing.is_saved:
+            self._save_states()
         if is_idle and self._handover.has_caught_up:
             self._outbox.tidy()
         self.status = self._make_status()
@@ -319,6 +321,14 @@ class Store:
         self._memory = self._memory._replace(feeds=self._pausing.applied(self._memory.feeds, now))
         self._inbox.hold(is_held=is_full)
         self._books.show_states(self._memory.feeds)
+
+    def _save_states(self) -> None:
+        """Save which feeds pause and which go on: commands of other processes show it."""
+        feeds = self._memory.feeds
+        changed = [(self._memory.kept[feed_id], feed) for feed_id, feed in feeds.items()]
+        self._outbox.commit(Step(last_entry=self._memory.last_entry, feeds=changed))
+        self._memory = self._memory._replace(kept=feeds)
+        self._pausing.is_saved = True
 
     # What passes by itself.
 
