@@ -140,7 +140,7 @@ def test_feeds_go_on_when_a_volume_has_room_again_though_nothing_is_left_to_sett
 
 @pytest.fixture
 def swept(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> Outbox:
-    """Twenty-five documents whose table was emptied unseen, and whose feed is open again."""
+    """Twenty-five documents in the index of a feed that was lost."""
     monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
     box.step(box.batch(*(add({"id": number}) for number in range(100, 125))))
     box.step(box.closed())
