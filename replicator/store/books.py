@@ -64,9 +64,9 @@ class Books:
 
     def look_at_closed(self, last_entry: int) -> None:
         """Drop the series of tables that are gone; to be called about once a second."""
-        is_empty = self._oldest_pending is None
-        if not is_empty or not self.totals.pending:
-            self._closed.look(last_entry + 1 if is_empty else self._oldest_pending or 0)
+        # Not known, until the next commit, when the only ones that are pending were redriven.
+        oldest = (self._oldest_pending or 0) if self.totals.pending else last_entry + 1
+        self._closed.look(oldest)
 
     def show_states(self, feeds: Mapping[int, Feed]) -> None:
         """Bring the metric of feeds' states up to date."""

@@ -77,6 +77,13 @@ class Inbox:
             outcomes, self._outcomes, self._settled = self._outcomes, [], 0
             return outcomes
 
+    def give_back(self, outcomes: Sequence[Outcomes]) -> None:
+        """Take back what was gathered and not committed: it comes before all that is here."""
+        with self._changed:
+            self._outcomes[:0] = outcomes
+            self._settled += sum(len(each.settled) for each in outcomes)
+            self._is_poked = self._is_poked or any(each.reading for each in outcomes)
+
     def poke(self) -> None:
         """Let the store's next `gather` return at once."""
         with self._changed:

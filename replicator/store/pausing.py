@@ -37,6 +37,8 @@ class Pausing:
         self._limits = limits
         self._is_room_low = False
         self.is_full = False
+        self.is_saved = True
+        """Whether the outbox knows which feeds pause; for whoever saves it to set."""
 
     def changes(self, totals: Totals, *, looks_at_room: bool) -> bool:
         """Look again; returns whether it became full, or has room again.
@@ -48,7 +50,9 @@ class Pausing:
         if looks_at_room:
             self._is_room_low = self._outbox.is_room_low(was_low=was_full)
         self.is_full = self._is_room_low or self._limits.is_full(totals, was_full=was_full)
-        return self.is_full is not was_full
+        has_changed = self.is_full is not was_full
+        self.is_saved = self.is_saved and not has_changed
+        return has_changed
 
     def applied(self, feeds: Mapping[int, Feed], at: int) -> dict[int, Feed]:
         """Return the feeds as they are while the outbox is full, or now that it has room."""

@@ -25,7 +25,7 @@ from replicator.errors import OutboxUnavailable, ReplicatorError
 from replicator.fault_points import FaultPoint, reach
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.outbox.port import Outbox, Totals
+from replicator.outbox.port import Outbox, Step, Totals
 from replicator.retry import Retrying
 from replicator.store.books import Books
 from replicator.store.capture import Capture, Memory
@@ -188,26 +188,20 @@ class Store:
     def step(self, work: Work, now: int) -> None:
         """Commit a share of work and do what follows from it; each is tried until it is done."""
         is_idle = not work and not self._sweeping()
-        waiting = [work]
         # Order matters: each is retried by itself. If the commit were made again because what
         # follows it failed, every change in it would be captured and numbered twice.
-        self._retrying(partial(self._commit_work, waiting, now))
+        self._retrying(partial(self._commit_work, work, now), now)
         for feed in self._sweeping():
-            self._retrying(partial(self._sweep, feed.id, now))
-        self._retrying(partial(self.follow_up, is_idle=is_idle))
+            self._retrying(partial(self._sweep, feed.id, now), now)
+        self._retrying(partial(self.follow_up, is_idle=is_idle), now)
 
-    def _commit_work(self, waiting: list[Work], now: int) -> None:
-        work = waiting[0]
+    def _commit_work(self, work: Work, now: int) -> None:
+        """Commit a share of work; its outcomes go back to the inbox when that fails."""
         try:
             self.commit(work, now)
         except OutboxUnavailable:
-            # Order matters: a disk that is full gets room only from what is settled, and that
-            # must not wait for the captures, for which there is no room.
-            outcomes = [*work.outcomes, *self._inbox.take_outcomes()]
-            waiting[0] = Work(work.items, outcomes)
-            self.commit(Work([], outcomes), now)
-            waiting[0] = Work(work.items, [])
-            self._handover.refill()
+            self._inbox.give_back(work.outcomes)
+            work.outcomes.clear()
             raise
 
     def commit(self, work: Work, now: int) -> None:
@@ -281,6 +275,8 @@ class Store:
         """
         self._handover.refill()
         self._look_around()
+        if not self._pausing.is_saved:
+            self._save_states()
         if is_idle and self._handover.has_caught_up:
             self._outbox.tidy()
         self.status = self._make_status()
@@ -320,14 +316,32 @@ class Store:
         self._inbox.hold(is_held=is_full)
         self._books.show_states(self._memory.feeds)
 
+    def _save_states(self) -> None:
+        """Save which feeds pause and which go on: commands of other processes show it."""
+        feeds = self._memory.feeds
+        changed = [(self._memory.kept[feed_id], feed) for feed_id, feed in feeds.items()]
+        self._outbox.commit(Step(last_entry=self._memory.last_entry, feeds=changed))
+        self._memory = self._memory._replace(kept=feeds)
+        self._pausing.is_saved = True
+
     # What passes by itself.
 
-    def _retrying(self, action: Callable[[], None]) -> None:
-        self._retry.until_done(action)
+    def _retrying(self, action: Callable[[], None], now: int) -> None:
+        self._retry.until_done(partial(self._or_settle, action, now))
         if self._error is not None:
             self._log.info("outbox can be written again")
             self._error = self._error_at = None
             self.status = self._make_status()
+
+    def _or_settle(self, action: Callable[[], None], now: int) -> None:
+        try:
+            action()
+        except OutboxUnavailable:
+            # Order matters: a disk that is full gets room only from what is settled, and that
+            # must not wait for what finds no room, which is tried again afterwards.
+            self._commit_work(Work([], self._inbox.take_outcomes()), now)
+            self._handover.refill()
+            raise
 
     def _note_failure(self, error: ReplicatorError) -> None:
         if self._error is None:

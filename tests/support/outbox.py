@@ -20,6 +20,7 @@ from replicator.domain.items import (
 )
 from replicator.domain.model import Cause, Entry, Outcomes, TableName
 from replicator.metrics import Metrics
+from replicator.outbox import feeds, schema
 from replicator.outbox.sqlite.connection import open_engine, open_writer
 from replicator.outbox.sqlite.database import SqliteDatabase
 from replicator.outbox.sqlite.outbox import SqliteOutbox
@@ -122,6 +123,19 @@ class Outbox:
         """Do one step with those items, a second after the last one."""
         self.now += SECOND
         self.store.step(Work(list(items), list(outcomes)), self.now)
+        self._compare_kept()
+
+    def _compare_kept(self) -> None:
+        """Check that the outbox has each feed as the store believes: it writes differences."""
+        kept = self.store._memory.kept
+        assert set(kept) == set(self.store.status.feeds)
+        with self.engine.connect() as connection:
+            rows = connection.execute(sqlalchemy.select(schema.feeds)).mappings().all()
+            by_id = {row["id"]: row for row in rows}
+            for feed_id, feed in kept.items():
+                columns = feeds.columns(feed)
+                assert columns == {name: by_id[feed_id][name] for name in columns}
+                assert feeds.open_gap(connection, feed_id) == feed.open_gap
 
     def settle(self, *entries: Entry) -> None:
         """Confirm entries as the publisher does."""

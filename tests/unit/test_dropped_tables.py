@@ -228,6 +228,20 @@ def test_the_series_of_a_dropped_table_go_with_its_last_entry(box: Outbox, watch
     assert series(box) == ""
 
 
+def test_the_series_of_a_dropped_table_go_when_its_last_entries_were_discarded(
+    box: Outbox, watchful: None
+) -> None:
+    del watchful
+    load(box, 3)
+    drop(box)
+    with box.engine.begin() as other:
+        other.exec_driver_sql("DELETE FROM entries")
+    for _ in range(3):
+        box.step()
+
+    assert series(box) == ""
+
+
 def test_the_series_of_a_table_that_comes_back_stay(box: Outbox, watchful: None) -> None:
     del watchful
     load(box, 3)

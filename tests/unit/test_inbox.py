@@ -138,6 +138,19 @@ def test_a_publisher_that_asks_for_a_reading_does_not_wait_for_company() -> None
     assert inbox.gather(timeout=0.01).outcomes == [Outcomes([2])]
 
 
+def test_outcomes_that_are_given_back_keep_their_place_and_count_again() -> None:
+    inbox = Inbox()
+    first, second = Outcomes(range(1999)), Outcomes([2000])
+    inbox.report(first)
+    taken = inbox.take_outcomes()
+    inbox.report(second)
+    inbox.give_back(taken)
+
+    assert inbox.gather(timeout=60).outcomes == [first, second]
+    inbox.give_back([Outcomes(reading=1)])
+    assert inbox.gather(timeout=60).outcomes == [Outcomes(reading=1)]
+
+
 def test_outcomes_that_were_taken_do_not_count_as_many() -> None:
     inbox = Inbox()
     inbox.report(Outcomes(range(1999)))

@@ -18,7 +18,7 @@ from replicator.store import store
 from replicator.store.inbox import Work
 from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add, change, initial, remove
-from tests.support.outbox import SECOND, Outbox, outbox
+from tests.support.outbox import SECOND, Outbox, outbox, table
 
 
 def doc(number: int, value: int = 0) -> dict[str, object]:
@@ -305,6 +305,33 @@ def test_feeds_pause_at_the_limit_and_go_on_only_well_below_it(tmp_path: Path) -
         assert not box.store.status.is_full
         assert box.feed().state is FeedState.READY
         assert len(box.inbox.gather(timeout=0).items) == 1
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_other_processes_see_which_feeds_pause(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    is_failing: bool,
+) -> None:
+    def states() -> list[str]:
+        return [row[0] for row in box.rows("SELECT state FROM feeds ORDER BY id")]
+
+    names = [table()._replace(name=table().name._replace(table=name)) for name in ("t", "u")]
+    with outbox(tmp_path, *names, limits=OutboxLimits(3, 1 << 30)) as box:
+        box.step(box.opened(), box.ready(), box.opened(feed_id=2), box.ready(2))
+        box.store.commit(Work([box.batch(*adds(1, 3))], []), box.now)
+        failed = fail_once(monkeypatch, box.outbox, "commit") if is_failing else ["not asked"]
+        box.step()
+        assert failed
+        assert states() == ["paused", "paused"]
+        box.step(box.closed(feed_id=2))
+        assert states() == ["paused", "lost"]
+        box.settle(*box.sink.entries)
+        assert states() == ["ready", "lost"]
+        assert box.rows("SELECT captured, last_error FROM feeds") == [(3, None), (0, "lost")]
+    capfd.readouterr()
 
 
 def test_the_bytes_of_the_outbox_are_limited_too(tmp_path: Path) -> None:

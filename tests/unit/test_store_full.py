@@ -1,18 +1,20 @@
 """A disk that is full, or nearly: what is settled must not wait for what cannot be captured."""
 
-import contextlib
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replicator import retry
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Failure, Outcomes
-from replicator.domain.retry import Backoff
-from replicator.store import pausing, store
+from replicator.errors import OutboxUnavailable
+from replicator.outbox.port import Committed, Step
+from replicator.outbox.sqlite import room
+from replicator.retry import Backoff
+from replicator.store import capture, store
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
 
@@ -21,16 +23,14 @@ _GIB = 1 << 30
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
-    monkeypatch.setattr(store, "OUTBOX", Backoff(0.001, 0.005))
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.001, 0.005))
     with outbox(tmp_path) as made:
         made.step(made.opened(), made.batch(), made.ready())
         yield made
 
 
-def committed(box: Outbox) -> int:
-    """Count the committed entries, beside the transaction that is under way."""
-    with contextlib.closing(sqlite3.connect(box.path)) as reader:
-        return int(reader.execute("SELECT count(*) FROM entries").fetchone()[0])
+def count(box: Outbox) -> int:
+    return int(box.rows("SELECT count(*) FROM entries")[0][0])
 
 
 def test_confirms_are_settled_while_captures_find_no_room(
@@ -38,21 +38,19 @@ def test_confirms_are_settled_while_captures_find_no_room(
 ) -> None:
     box.step(box.batch(add({"id": 1}), add({"id": 2})))
     first, second = box.sink.entries
-    append = store.entries.append
+    commit = box.outbox.commit
     left: list[int] = []
 
-    def no_room_twice(connection: Any, new: Any) -> None:
-        if new and len(left) < 2:
-            left.append(committed(box))
+    def no_room_twice(step: Step) -> Committed:
+        if step.entries and len(left) < 2:
+            left.append(count(box))
             if len(left) == 1:
                 # A confirm that comes while the disk is full.
                 box.inbox.report(Outcomes([second.number], len(second.body)))
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = 13
-            raise error
-        append(connection, new)
+            raise OutboxUnavailable("the disk is full")
+        return commit(step)
 
-    monkeypatch.setattr(store.entries, "append", no_room_twice)
+    monkeypatch.setattr(box.outbox, "commit", no_room_twice)
     box.step(box.batch(add({"id": 3})), outcomes=[Outcomes([first.number], len(first.body))])
 
     assert left == [2, 0], "the second attempt found both confirmed entries settled"
@@ -70,7 +68,7 @@ def test_a_volume_with_little_room_pauses_the_feeds_until_there_is_twice_as_much
     def disk_usage(_path: Path) -> Any:
         return shutil._ntuple_diskusage(100 * _GIB, 0, free)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(pausing.shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(room.shutil, "disk_usage", disk_usage)
     box.step(box.batch(add({"id": 1, "text": "x" * (256 << 10)})))
     assert box.feed().state is FeedState.PAUSED
     assert box.store.status.is_full
@@ -89,7 +87,7 @@ def test_small_steps_leave_the_room_on_the_volume_to_the_look_of_each_second(
 ) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(
-        store, "is_disk_low", lambda path, *, was_full: bool(asked.append(path)) or not was_full
+        room, "is_disk_low", lambda path, *, was_low: bool(asked.append(path)) or not was_low
     )
     box.step(box.batch(add({"id": 1})))
     assert (asked, box.feed().state) == ([], FeedState.READY)
@@ -107,10 +105,10 @@ def test_of_a_small_volume_only_a_tenth_is_kept_free(
     def disk_usage(_path: Path) -> Any:
         return shutil._ntuple_diskusage(48 << 20, 0, free)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(pausing.shutil, "disk_usage", disk_usage)
-    assert not pausing.is_disk_low(tmp_path, was_full=False)
+    monkeypatch.setattr(room.shutil, "disk_usage", disk_usage)
+    assert not room.is_disk_low(tmp_path, was_low=False)
     free = 4 << 20
-    assert pausing.is_disk_low(tmp_path, was_full=False)
+    assert room.is_disk_low(tmp_path, was_low=False)
 
 
 def test_parked_entries_do_not_hide_the_oldest_pending_one(box: Outbox) -> None:
@@ -128,7 +126,7 @@ def test_feeds_go_on_when_a_volume_has_room_again_though_nothing_is_left_to_sett
     box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     is_low = True
-    monkeypatch.setattr(store, "is_disk_low", lambda _path, *, was_full: is_low)  # noqa: ARG005
+    monkeypatch.setattr(room, "is_disk_low", lambda _path, *, was_low: is_low)  # noqa: ARG005
     monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
     box.step(box.batch(add({"id": 1})))
     box.settle(*box.sink.entries)
@@ -137,4 +135,52 @@ def test_feeds_go_on_when_a_volume_has_room_again_though_nothing_is_left_to_sett
     box.step()
 
     assert box.feed().state is FeedState.READY
+    capfd.readouterr()
+
+
+@pytest.fixture
+def swept(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """Twenty-five documents in the index of a feed that was lost."""
+    monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
+    box.step(box.batch(*(add({"id": number}) for number in range(100, 125))))
+    box.step(box.closed())
+    return box
+
+
+@pytest.mark.parametrize("what", ["sweep", "tidy"])
+def test_confirms_are_settled_while_something_else_finds_no_room(
+    swept: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Without it the disk would stay full: nobody else gives room back."""
+    box = swept
+    commit, tidy = box.outbox.commit, box.outbox.tidy
+    confirmed = list(box.sink.entries)
+    failures: list[int] = []
+
+    def fails_while_it_is_full() -> None:
+        if count(box) < 25:
+            return
+        failures.append(count(box))
+        if len(failures) == 1:
+            size = sum(len(entry.body) for entry in confirmed)
+            box.inbox.report(Outcomes([entry.number for entry in confirmed], size))
+        raise OutboxUnavailable("the disk is full")
+
+    def no_room_to_sweep(step: Step) -> Committed:
+        if step.entries:
+            fails_while_it_is_full()
+        return commit(step)
+
+    def no_room_to_tidy() -> None:
+        fails_while_it_is_full()
+        tidy()
+
+    monkeypatch.setattr(
+        box.outbox,
+        *(("commit", no_room_to_sweep) if what == "sweep" else ("tidy", no_room_to_tidy)),
+    )
+    box.step(*([box.opened(), box.ready()] if what == "sweep" else []))
+
+    assert failures == [25]
+    assert count(box) == (10 if what == "sweep" else 0)
     capfd.readouterr()

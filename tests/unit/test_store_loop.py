@@ -3,18 +3,17 @@
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 
-from replicator.domain.feed_state import FeedState
-from replicator.domain.model import Entry, Outcomes
-from replicator.domain.retry import Backoff
+from replicator import retry
+from replicator.domain.model import Outcomes
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.outbox.sqlite import connection as engine_module
-from replicator.store import inbox, store
+from replicator.outbox.sqlite import connection as connection_module
+from replicator.retry import Backoff
+from replicator.store import store
 from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
@@ -23,8 +22,8 @@ from tests.support.wait import wait_until
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
-    monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_MS", 1)
-    monkeypatch.setattr(store, "OUTBOX", Backoff(0.001, 0.005))
+    monkeypatch.setattr(connection_module, "_BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.001, 0.005))
     with outbox(tmp_path) as made:
         yield made
 
@@ -57,14 +56,6 @@ def locked(box: Outbox) -> Iterator[None]:
         other.isolation_level = None
         other.execute("BEGIN IMMEDIATE")
         yield
-
-
-def caught_up(box: Outbox) -> None:
-    """Let the store come to where it waits for changes."""
-    box.inbox.put(box.opened())
-    box.inbox.put(box.ready())
-    wait_until(lambda: box.store.status.feeds[1].state is FeedState.READY)
-    wait_until(lambda: box.inbox._is_waiting)
 
 
 def count(box: Outbox) -> int:
@@ -143,118 +134,63 @@ def test_it_ends_when_its_file_was_removed_while_in_use(box: Outbox) -> None:
     assert "removed" in str(running.error)
 
 
-def test_a_disk_without_room_to_open_the_outbox_on_is_waited_for(
+def test_it_ends_when_it_finds_the_outbox_unusable(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = box.engine.connect
-    refused = iter(range(2))
-
-    def flaky() -> sqlalchemy.Connection:
-        if next(refused, None) is None:
-            return connect()
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
-        raise error
-
-    monkeypatch.setattr(box.engine, "connect", flaky)
-    running = Running(box)
-    box.inbox.put(box.opened())
-    wait_until(lambda: box.feed().opened_at is not None, 20, "the feed's first row")
-    running.stop()
-
-    assert running.error is None
-    assert next(refused, None) is None
-
-
-class Threads:
-    """Which threads have handed entries over."""
-
-    def __init__(self, box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.names: list[str] = []
-        offer = box.sink.offer
-
-        def noting(entries: Sequence[Entry]) -> None:
-            self.names.append(threading.current_thread().name)
-            offer(entries)
-
-        monkeypatch.setattr(box.sink, "offer", noting)
-
-
-def test_a_change_is_committed_and_handed_over_by_the_thread_that_has_read_it(
-    box: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = Threads(box, monkeypatch)
-    # However slow this machine is, the store's thread does not look up in the middle of this.
-    monkeypatch.setattr(store, "_SETTLE_DELAY_SECONDS", 60)
-    monkeypatch.setattr(store, "_IDLE_SECONDS", 60)
-    monkeypatch.setattr(inbox, "_MOST_SECONDS_LENT", 60)
-    running = Running(box)
-    caught_up(box)
-    for number in range(5):
-        assert box.inbox.put(box.batch(add({"id": number})))
-        assert box.sink.numbers[-1] == number + 1
-    box.inbox.report(Outcomes(range(1, 6), 0))
-    box.inbox.poke()
-    wait_until(lambda: box.store.status.totals.pending == 0)
-    running.stop()
-
-    assert threads.names == [threading.current_thread().name] * 5
-    assert count(box) == 0
-    assert running.error is None
-
-
-def test_what_a_reader_cannot_commit_the_store_commits_later_and_once(
-    box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    threads = Threads(box, monkeypatch)
-    running = Running(box)
-    caught_up(box)
-    with locked(box):
-        wait_until(lambda: box.inbox._is_waiting)
-        assert box.inbox.put(box.batch(add({"id": 1})))
-        assert box.inbox.put(box.batch(add({"id": 2})))
-        wait_until(lambda: box.store.status.error is not None)
-        assert box.sink.entries == []
-    wait_until(lambda: box.sink.numbers == [1, 2])
-    running.stop()
-
-    assert set(threads.names) == {running.thread.name}
-    assert count(box) == 2
-    assert running.error is None
-    capfd.readouterr()
-
-
-def test_the_store_ends_when_a_reader_finds_the_outbox_unusable(
-    box: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running = Running(box)
-    caught_up(box)
-
-    def refuse(*_: object) -> None:
+    def refuse(_step: object) -> None:
         raise OutboxUnusable("a row that was never written here")
 
-    monkeypatch.setattr(store.entries, "append", refuse)
-    wait_until(lambda: box.inbox._is_waiting)
-    assert box.inbox.put(box.batch(add({"id": 1})))
+    monkeypatch.setattr(box.outbox, "commit", refuse)
+    running = Running(box)
+    assert box.inbox.put(box.opened())
     running.thread.join(20)
 
     assert isinstance(running.error, OutboxUnusable)
     assert box.sink.entries == []
 
 
-def test_readers_are_paused_by_the_step_that_one_of_them_did(tmp_path: Path) -> None:
+def test_a_change_is_handed_over_without_waiting_for_company(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_SETTLE_DELAY_SECONDS", 60)
+    monkeypatch.setattr(store, "_IDLE_SECONDS", 60)
+    running = Running(box)
+    box.inbox.put(box.opened())
+    box.inbox.put(box.ready())
+    for number in range(1, 6):
+        box.inbox.put(box.batch(add({"id": number})))
+        wait_until(lambda: box.sink.numbers[-1:] == [number])  # noqa: B023 -- at once
+    running.stop()
+
+    assert running.error is None
+
+
+def test_a_reading_does_not_wait_for_company(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_SETTLE_DELAY_SECONDS", 60)
+    monkeypatch.setattr(store, "_IDLE_SECONDS", 60)
+    box.step(box.opened(), box.batch(add({"id": 1})), box.ready())
+    running = Running(box)
+    box.sink.reading = 2
+    box.inbox.report(Outcomes(reading=2))
+    wait_until(lambda: box.sink.numbers == [1, 1])
+    running.stop()
+
+    assert running.error is None
+
+
+def test_readers_wait_while_the_outbox_is_full(tmp_path: Path) -> None:
     with outbox(tmp_path, limits=OutboxLimits(2, 1 << 40)) as box:
         running = Running(box)
-        caught_up(box)
-        for number in range(2):
-            wait_until(lambda: box.inbox._is_waiting)
-            assert box.inbox.put(box.batch(add({"id": number})))
+        box.inbox.put(box.opened())
+        box.inbox.put(box.ready())
+        box.inbox.put(box.batch(add({"id": 1}), add({"id": 2})))
         wait_until(lambda: box.store.status.is_full)
         assert box.inbox.put(box.batch(add({"id": 3})))
         wait_until(lambda: box.rows("SELECT state FROM feeds") == [("paused",)])
         assert count(box) == 2
         box.inbox.report(Outcomes([1, 2], 0))
         wait_until(lambda: box.sink.numbers == [1, 2, 3])
+        wait_until(lambda: box.rows("SELECT state FROM feeds") == [("ready",)])
         running.stop()
 
         assert running.error is None

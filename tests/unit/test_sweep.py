@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from replicator import retry
 from replicator.domain.feed_element import Change
 from replicator.domain.feed_state import FeedState
+from replicator.domain.model import Outcomes
+from replicator.outbox.port import Committed, Step
+from replicator.retry import Backoff
 from replicator.store import capture
+from replicator.store.inbox import Work
 from tests.support.feed_elements import add, change, initial, remove
-from tests.support.outbox import Outbox, outbox, table
+from tests.support.outbox import SECOND, Outbox, outbox, table
 
 
 def doc(number: int, value: int = 0) -> dict[str, object]:
@@ -121,6 +126,81 @@ def test_a_crash_in_the_middle_of_the_sweep_repeats_only_what_is_left(box: Outbo
     assert sorted(set(deleted)) == [f"{number:03d}" for number in range(30)]
     assert again.rows("SELECT sum(deleted) FROM gaps") == [(30,)]
     again.close()
+
+
+def test_a_crash_between_what_made_a_feed_ready_and_its_sweep_loses_no_delete(
+    box: Outbox,
+) -> None:
+    load(box, 15)
+    items = [box.opened(), box.batch(initial(doc(3, 1)), initial(doc(4))), box.ready()]
+    box.now += SECOND
+    box.store.commit(Work(items, []), box.now)
+    assert box.rows("SELECT state FROM feeds") == [("initializing",)]
+    again = box.restart()
+    assert again.feed().state is FeedState.LOST
+    again.step(again.opened(), again.batch(initial(doc(3, 1)), initial(doc(4))), again.ready())
+    while again.feed().state is not FeedState.READY:
+        again.step()
+
+    deleted = [f"{number:03d}" for number in range(15) if number not in (3, 4)]
+    assert ops(again, 15) == [("update", "003"), *(("delete", key) for key in deleted)]
+    assert again.rows("SELECT cause, updated, deleted, closed_at IS NULL FROM gaps") == [
+        ("disconnect", 1, 13, 0)
+    ]
+    again.close()
+
+
+def swept(path: Path, statement: int | None) -> tuple[bool, object]:
+    """Do a step with two sweeps, in an outbox of its own, of which a statement fails once."""
+    names = [table()._replace(name=table().name._replace(table=name)) for name in ("t", "u")]
+    with outbox(path, *names) as box:
+        for feed_id in (1, 2):
+            documents = map(initial, map(doc, range(15)))
+            box.step(box.opened(feed_id=feed_id), box.batch(*documents, feed_id=feed_id))
+            box.step(box.ready(feed_id))
+            box.step()
+            box.step(box.closed(feed_id=feed_id))
+        items = [each for n in (1, 2) for each in (box.opened(feed_id=n), box.ready(n))]
+        with box.connection.failing(statement) as failure:
+            box.step(*items)
+        after_one = (box.feed(1).state, box.feed(2).state, box.sink.numbers)
+        while box.feed(1).state is not FeedState.READY:
+            box.step()
+        tables = ("entries", "documents", "gaps")
+        stored = [box.rows(f"SELECT * FROM {name}") for name in tables]
+        return failure.has_happened, (after_one, box.sink.said(), stored)
+
+
+def test_a_sweep_that_fails_anywhere_is_tried_again_and_publishes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.001, 0.005))
+    _, expected = swept(tmp_path / "whole", None)
+    assert expected[0][2] == list(range(1, 51)), "each feed sweeps a page in a step"  # type: ignore[index]
+    statement, has_failed = 1, True
+    while has_failed:
+        has_failed, found = swept(tmp_path / str(statement), statement)
+        assert found == expected, f"statement {statement} failed"
+        statement += 1
+
+    assert statement > 20
+    capfd.readouterr()
+
+
+def test_a_page_is_a_commit_of_its_own(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(box, 15)
+    commit, steps = box.outbox.commit, []
+
+    def noting(step: Step) -> Committed:
+        steps.append((len(step.entries), len(step.outcomes)))
+        return commit(step)
+
+    monkeypatch.setattr(box.outbox, "commit", noting)
+    live = box.batch(add(doc(40)), add(doc(41)))
+    box.step(box.opened(), live, box.ready(), outcomes=[Outcomes([1])])
+
+    assert steps == [(2, 1), (10, 0)]
 
 
 def test_a_feed_that_is_lost_during_the_sweep_starts_over(box: Outbox) -> None:
