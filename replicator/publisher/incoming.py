@@ -1,4 +1,4 @@
-"""What the store hands to the publisher's loop: offers of entries and orders to forget, in order."""
+"""What the store hands to the publisher's loop, in order: entries, and orders to forget."""
 
 import threading
 from collections.abc import Callable, Sequence

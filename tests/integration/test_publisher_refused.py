@@ -13,6 +13,7 @@ from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from replicator import retry
 from replicator.errors import BrokerRefused, ReplicatorError
 from replicator.publisher.broker import Broker, DeclaredQueue
+from replicator.retry import Backoff
 from tests.support.consumer import Consumer
 from tests.support.publishing import RunningPublisher, broker_of, make_entry
 from tests.support.wait import wait_until

@@ -15,7 +15,8 @@ def window(
     *entries: Entry, in_flight: int = 10, in_flight_bytes: int = 1000, buffered: int = 20
 ) -> Window:
     made = Window(
-        WindowLimits(in_flight, in_flight_bytes, buffered, 1000), backoff=lambda attempt: attempt * 10.0
+        WindowLimits(in_flight, in_flight_bytes, buffered, 1000),
+        backoff=lambda attempt: attempt * 10.0,
     )
     made.offer(entries, made.reading)
     return made

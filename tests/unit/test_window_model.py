@@ -305,9 +305,7 @@ ACTIONS = [
     *4 * ["capture", "acknowledge", "refuse"],
     *("hand_back", "park_or_discard", "redrive", "forget", "lose_the_channel"),
 ]
-LIMITS = st.builds(
-    WindowLimits, st.integers(1, 5), st.integers(10, 50), st.just(12), st.just(60)
-)
+LIMITS = st.builds(WindowLimits, st.integers(1, 5), st.integers(10, 50), st.just(12), st.just(60))
 
 
 @settings(max_examples=500, deadline=None)
