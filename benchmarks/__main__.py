@@ -21,7 +21,7 @@ from benchmarks import machine, report
 from benchmarks.figures import as_json, judge, summarize
 from benchmarks.servers import servers
 from benchmarks.work import Run, Work
-from benchmarks.works import WORKS
+from benchmarks.works import COMPARISONS, WORKS
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             "works": {},
         }
         for name in wanted:
-            outcome = _measure(WORKS[name], run)
+            outcome = _measure((WORKS | COMPARISONS)[name], run)
             record["works"][name] = outcome
             missed += sum(not goal["is_reached"] for goal in outcome["goals"])
             report.append(arguments.output / "results.json", record)
@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("work", nargs="*", help=", ".join(WORKS))
+    parser.add_argument("work", nargs="*", help=", ".join([*WORKS, *COMPARISONS]))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="part of the full work")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))

@@ -22,6 +22,8 @@ from benchmarks.processes import memory_mb
 from tests.support.ports import free_port
 
 _PEERS = Path(__file__).parent / "peers"
+# The `replicator` program of another version, installed elsewhere.
+BEFORE = os.environ.get("BENCH_BEFORE")
 _START_SECONDS = 120
 _STOP_SECONDS = 40
 
@@ -39,6 +41,7 @@ class Kind:
 
 
 REPLICATOR = Kind("replicator")
+REPLICATOR_BEFORE = Kind("replicator-before")
 TUTORIAL = Kind("tutorial", is_durable=False)
 TUTORIAL_CONFIRM = Kind("tutorial-confirm")
 JAVASCRIPT = Kind("javascript", is_durable=False)
@@ -66,7 +69,10 @@ _SCRIPTS = {
 
 
 def runnable(kinds: Sequence[Kind]) -> list[Kind]:
-    """Leave out, and say so, the JavaScript peers where there is no node."""
+    """Leave out, and say so, what is not here: JavaScript peers, another version."""
+    if REPLICATOR_BEFORE in kinds and BEFORE is None:
+        print("  BENCH_BEFORE names no other replicator: without it", flush=True)
+        kinds = [kind for kind in kinds if kind is not REPLICATOR_BEFORE]
     if npm.node() is not None:
         return list(kinds)
     left_out = [kind.name for kind in kinds if kind in (JAVASCRIPT, JAVASCRIPT_CONFIRM)]
@@ -183,7 +189,12 @@ class Replicator(Program):
     """This project, with its default settings and an outbox of its own."""
 
     def __init__(
-        self, place: Place, directory: Path, tracer: Sequence[str] = (), **settings: str
+        self,
+        place: Place,
+        directory: Path,
+        tracer: Sequence[str] = (),
+        command: Sequence[str] = (sys.executable, "-m", "replicator"),
+        **settings: str,
     ) -> None:
         """Prepare it for all tables of the place. ``settings`` as in the environment."""
         self.http = f"127.0.0.1:{free_port()}"
@@ -200,7 +211,7 @@ class Replicator(Program):
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("REPLICATOR_")}
         super().__init__(
-            [sys.executable, "-m", "replicator", "run"],
+            [*command, "run"],
             inherited | {f"REPLICATOR_{key}": value for key, value in ours.items()},
             tracer,
         )
@@ -251,6 +262,9 @@ def program(
     count, size = work
     if kind is REPLICATOR:
         return Replicator(place, directory, tracer)
+    if kind is REPLICATOR_BEFORE:
+        assert BEFORE is not None
+        return Replicator(place, directory, tracer, command=[BEFORE])
     port, table = str(place.servers.rethinkdb_port), place.tables[0]
     script = str(_PEERS / _SCRIPTS.get(kind, f"{kind.name.replace('-', '_')}.py"))
     environment = dict(os.environ)

@@ -1,6 +1,15 @@
 """All works, in the order in which they run."""
 
-from benchmarks.works import backlog, drain, growth, live, resources, snapshot, tables
+from benchmarks.works import (
+    backlog,
+    drain,
+    growth,
+    live,
+    resources,
+    snapshot,
+    tables,
+    versions,
+)
 
 WORKS = {
     work.name: work
@@ -18,3 +27,5 @@ WORKS = {
         growth.GROWTH,
     )
 }
+# Only when they are named: they need another version to compare with.
+COMPARISONS = {work.name: work for work in (versions.DRAIN, versions.LIVE)}

@@ -19,16 +19,19 @@ from replicator.publisher.listen import listen as messages_of
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
 
 
+_Bindings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--binding",
+        metavar="PATTERN",
+        help="Routing keys to receive, such as 'mytable.*'; repeatable. All by default.",
+    ),
+]
+
+
 def listen(
     *,
-    binding: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--binding",
-            metavar="PATTERN",
-            help="Routing keys to receive, such as 'mytable.*'; repeatable. All by default.",
-        ),
-    ] = None,
+    binding: _Bindings = None,
     count: Annotated[
         int | None, typer.Option("--count", metavar="N", min=1, help="Stop after N messages.")
     ] = None,

@@ -82,14 +82,11 @@ def test_an_outbox_of_the_first_schema_is_migrated_and_goes_on(
         command.upgrade(migrations._config(connection), "0001")
         for statement in (
             "INSERT INTO meta VALUES (1, 'abcdefgh', 'a-uuid', 0, 7)",
-            (
-                "INSERT INTO feeds (id, database_name, table_name, projection, state) "
-                "VALUES (1, 'db', 't', '{}', 'ready')"
-            ),
-            (
-                "INSERT INTO entries (id, feed_id, key, op, origin, body, captured_at, "
-                "next_attempt_at) VALUES (7, 1, '1', 'create', 'feed', x'7b7d', 5, 6)"
-            ),
+            """INSERT INTO feeds (id, database_name, table_name, projection, state)
+            VALUES (1, 'db', 't', '{}', 'ready')""",
+            """INSERT INTO entries
+            (id, feed_id, key, op, origin, body, captured_at, next_attempt_at)
+            VALUES (7, 1, '1', 'create', 'feed', x'7b7d', 5, 6)""",
         ):
             connection.exec_driver_sql(statement)
     with pytest.raises(OutboxOutdated, match="schema 0001"):
