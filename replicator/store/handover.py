@@ -32,6 +32,14 @@ class Handover:
         self.has_caught_up = False
         """Whether every pending entry was offered in this reading."""
 
+    def require_readable(self) -> None:
+        """Read the first page, so that damage ends the start and not the service later.
+
+        Raises:
+            OutboxUnusable: a row of it is damaged.
+        """
+        self._outbox.page(0, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+
     def connect(self, sink: EntrySink) -> None:
         """Name the publisher."""
         self._sink = sink

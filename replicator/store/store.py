@@ -107,6 +107,7 @@ class Store:
         self._memory = Memory({}, {}, found.last_entry, found.next_row_id)
         self._books.totals = found.totals
         self._orders.last = found.last_order
+        self._handover.require_readable()
         reach(FaultPoint.OUTBOX_IDENTIFIED)
 
     def register(self, tables: Sequence[TableSettings]) -> list[Feed]:
