@@ -94,7 +94,7 @@ def publish(outbox: Outbox, watch: Stopwatch) -> None:
     while found := read_back(outbox, watch, after):
         after = found[-1].number
         with watch.step("publish"):
-            delivery.accept(found)
+            delivery.accept(found, delivery.window.reading)
             delivery.take(frames)
         last = tag + len(found)
         with watch.step("confirm"):

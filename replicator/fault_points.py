@@ -10,7 +10,7 @@ Unarmed, it costs a call that looks at an empty dictionary.
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -94,6 +94,12 @@ def reach(*points: FaultPoint) -> None:
     if _armed:
         for point in points:
             _count_down(point)
+
+
+def reach_later(point: FaultPoint, later: Callable[[Callable[[], None]], None]) -> None:
+    """Pass a point in a callback that ``later`` calls; unarmed, there is no callback."""
+    if point in _armed:
+        later(lambda: reach(point))
 
 
 def _count_down(point: FaultPoint) -> None:

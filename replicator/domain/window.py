@@ -101,11 +101,6 @@ class Window:
         """Whether nothing is left to publish or to confirm."""
         return not self._count
 
-    @property
-    def next_retry_at(self) -> float | None:
-        """When the first refused entry is due again; None when there is none."""
-        return self._refused[0][0] if self._refused else None
-
     def room_beside(self, count: int, size: int) -> int:
         """Return how many entries may be offered while ``count`` of ``size`` bytes wait outside."""
         if self._bytes - self._bytes_in_flight + size >= self._limits.buffered_bytes:

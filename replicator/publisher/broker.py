@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -213,9 +213,12 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
     driver.give_up_after(connection, _ANSWER_SECONDS)
     try:
         for name in dict.fromkeys((broker.exchange, *broker.exchanges)):
-            _declare_exchange(connection, broker, name)
+            _declare_or_use_exchange(connection, broker, name)
         for queue in broker.queues:
-            _declare_queue(connection.channel(), broker, queue)
+            channel = connection.channel()
+            declare_queue(channel, queue)
+            for binding in queue.bindings:
+                channel.queue_bind(queue.name, broker.exchange, binding)
     except (exceptions.AMQPError, OSError) as err:
         raise translate(err, f"{chosen.host}:{chosen.port}") from err
     finally:
@@ -226,51 +229,67 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
     return chosen
 
 
-def hint_of_another(broker: Broker, name: str) -> str:
-    """Say what can be done when an exchange is there and is another than is wanted."""
+def declare_exchange(
+    channel: BlockingChannel, broker: Broker, name: str, arguments: Mapping[str, Any] | None = None
+) -> None:
+    """Declare an exchange as the settings say.
+
+    Raises:
+        pika.exceptions.ChannelClosedByBroker: see `another_exchange` for one that is another.
+    """
+    channel.exchange_declare(
+        name,
+        exchange_type=broker.exchange_type,
+        durable=broker.is_exchange_durable,
+        arguments=arguments,
+    )
+
+
+def another_exchange(broker: Broker, name: str, reason: str) -> BrokerRefused:
+    """Return the error for an exchange that is there and is another than the settings say."""
     setting = "rabbitmq.exchange" if name == broker.exchange else "tables[].exchange"
-    return f"set {setting}, rabbitmq.exchange_type or exchange_durable to match it, or delete it"
+    return BrokerRefused(
+        f"exchange {name!r} exists and is another: {reason}",
+        hint=f"set {setting}, rabbitmq.exchange_type or exchange_durable to match it, or delete it",
+    )
 
 
-def _declare_exchange(connection: pika.BlockingConnection, broker: Broker, name: str) -> None:
-    channel = connection.channel()
+def declare_queue(channel: BlockingChannel, queue: DeclaredQueue) -> None:
+    """Declare a queue as the settings say.
+
+    Raises:
+        BrokerRefused: it is there and is another.
+        pika.exceptions.ChannelClosedByBroker: anything else.
+    """
     try:
-        channel.exchange_declare(
-            name,
-            exchange_type=broker.exchange_type,
-            durable=broker.is_exchange_durable,
-        )
+        channel.queue_declare(queue.name, durable=True, arguments={"x-queue-type": queue.type})
+    except exceptions.ChannelClosedByBroker as err:
+        if err.reply_code != PRECONDITION_FAILED:
+            raise
+        raise BrokerRefused(
+            f"queue {queue.name!r} exists and is another: {err.reply_text}",
+            hint="make its entry in rabbitmq.queues match it, or delete the queue",
+        ) from err
+
+
+def _declare_or_use_exchange(
+    connection: pika.BlockingConnection, broker: Broker, name: str
+) -> None:
+    try:
+        declare_exchange(connection.channel(), broker, name)
     except exceptions.ChannelClosedByBroker as err:
         if err.reply_code == PRECONDITION_FAILED:
-            raise BrokerRefused(
-                f"exchange {name!r} exists and is another: {err.reply_text}",
-                hint=hint_of_another(broker, name),
-            ) from err
+            raise another_exchange(broker, name, err.reply_text) from err
         if err.reply_code != ACCESS_REFUSED:
             raise
         # A user without the right to configure may still publish to an exchange that exists.
-        channel = connection.channel()
         try:
-            channel.exchange_declare(name, passive=True)
+            connection.channel().exchange_declare(name, passive=True)
         except exceptions.ChannelClosedByBroker as missing:
             raise BrokerRefused(
                 f"exchange {name!r} does not exist, and this user may not declare it",
                 hint="declare it, or grant configure permission on it",
             ) from missing
-
-
-def _declare_queue(channel: BlockingChannel, broker: Broker, queue: DeclaredQueue) -> None:
-    try:
-        channel.queue_declare(queue.name, durable=True, arguments={"x-queue-type": queue.type})
-        for binding in queue.bindings:
-            channel.queue_bind(queue.name, broker.exchange, binding)
-    except exceptions.ChannelClosedByBroker as err:
-        if err.reply_code == PRECONDITION_FAILED:
-            raise BrokerRefused(
-                f"queue {queue.name!r} exists and is another: {err.reply_text}",
-                hint="make its entry in rabbitmq.queues match it, or delete the queue",
-            ) from err
-        raise
 
 
 def translate(err: BaseException, where: str) -> ReplicatorError:

@@ -11,15 +11,16 @@ from typing import Any, Final
 import pika
 from pika import exceptions
 
-from replicator.errors import BrokerRefused
 from replicator.publisher.broker import (
     ACCESS_REFUSED,
     NOT_FOUND,
     PRECONDITION_FAILED,
     Broker,
     DeclaredQueue,
+    another_exchange,
     connect,
-    hint_of_another,
+    declare_exchange,
+    declare_queue,
     translate,
 )
 from replicator.publisher.fence import fence_name
@@ -66,18 +67,11 @@ class BrokerCheck:
     def _is_as_configured(self, name: str) -> bool:
         broker = self._broker
         try:
-            self._connection.channel().exchange_declare(
-                name,
-                exchange_type=broker.exchange_type,
-                durable=broker.is_exchange_durable,
-            )
+            declare_exchange(self._connection.channel(), broker, name)
         except exceptions.ChannelClosedByBroker as err:
             if err.reply_code == ACCESS_REFUSED:
                 return False
-            raise BrokerRefused(
-                f"exchange {name!r} exists and is another: {err.reply_text}",
-                hint=hint_of_another(broker, name),
-            ) from err
+            raise another_exchange(broker, name, err.reply_text) from err
         return True
 
     def _require_write(self, name: str, routing_keys: Collection[str]) -> None:
@@ -123,17 +117,7 @@ class BrokerCheck:
             if not self._exists(lambda channel: channel.queue_declare(queue.name, passive=True)):
                 self._require_configure_queue(queue.name, exclusive=False)
                 return "does not exist yet: `replicator run` declares it"
-            try:
-                self._connection.channel().queue_declare(
-                    queue.name, durable=True, arguments={"x-queue-type": queue.type}
-                )
-            except exceptions.ChannelClosedByBroker as err:
-                if err.reply_code != PRECONDITION_FAILED:
-                    raise
-                raise BrokerRefused(
-                    f"queue {queue.name!r} exists and is another: {err.reply_text}",
-                    hint="make its entry in rabbitmq.queues match it, or delete the queue",
-                ) from err
+            declare_queue(self._connection.channel(), queue)
         return f"is a {queue.type} queue"
 
     def fence(self) -> str:
@@ -170,14 +154,9 @@ class BrokerCheck:
 
     def _require_configure_exchange(self, name: str) -> None:
         """Find out whether this user may declare the exchange, in the same way."""
-        broker = self._broker
+        impossible = {"alternate-exchange": _IMPOSSIBLE_ARGUMENT}
         _expect_refused_argument(
-            lambda: self._connection.channel().exchange_declare(
-                name,
-                exchange_type=broker.exchange_type,
-                durable=broker.is_exchange_durable,
-                arguments={"alternate-exchange": _IMPOSSIBLE_ARGUMENT},
-            )
+            lambda: declare_exchange(self._connection.channel(), self._broker, name, impossible)
         )
 
     def _exists(self, declare: Any) -> bool:

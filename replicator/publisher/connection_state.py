@@ -55,15 +55,10 @@ class ConnectionState:
 
     def ended(self) -> None:
         """Take note that nothing can be written any more; safe to repeat."""
-        self._metrics.connected.labels("rabbitmq").set(0)
         if self.is_open:
-            self.is_open = False
             self.since = self._clock()
-
-    def closed(self) -> None:
-        """Take note that there is no connection; safe to repeat."""
-        self.ended()
-        self.is_blocked = False
+        self.is_open = self.is_blocked = False
+        self._metrics.connected.labels("rabbitmq").set(0)
         self._metrics.broker_blocked.set(0)
 
     def failed(self, err: BaseException) -> None:

@@ -8,8 +8,8 @@
 - To end a blocking connection that waits for an answer: pika waits for ever, and runs its own
   timers only when the answer is there.
 
-tests/unit/test_driver_of_pika.py and tests/integration/test_publisher_connection.py fail when pika
-changes one of them.
+tests/unit/test_frames.py and tests/integration/test_publisher_connection.py fail when pika changes
+one of them.
 """
 
 from typing import Any

@@ -16,17 +16,15 @@ from pika.channel import Channel
 
 from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.log import get_logger
-from replicator.publisher.broker import NOT_FOUND
+from replicator.publisher.broker import NOT_FOUND, RESOURCE_LOCKED
 
-# AMQP 0-9-1, section 1.2: another connection has the exclusive queue.
-RESOURCE_LOCKED: Final = 405
-_MOST_BYTES: Final = 255
+_MAX_NAME_BYTES: Final = 255
 
 
 def fence_name(exchange: str, outbox_id: str) -> str:
     """Return the queue's name; it begins like the exchange, so that permissions cover both."""
     name = f"{exchange}.replicator.{outbox_id}"
-    return name if len(name.encode()) <= _MOST_BYTES else f"replicator.{outbox_id}"
+    return name if len(name.encode()) <= _MAX_NAME_BYTES else f"replicator.{outbox_id}"
 
 
 def take_fence(

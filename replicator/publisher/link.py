@@ -15,6 +15,7 @@ from replicator.domain.model import Returned
 from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.publisher import driver
 from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
+from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.fence import take_fence
 
 _CLOSE_SECONDS: Final = 1.0
@@ -31,14 +32,6 @@ class LinkEvents(Protocol):
         """Take note that the channel confirms from now on, counting from 1."""
         ...
 
-    def on_blocked(self, reason: str) -> None:
-        """Take note that RabbitMQ takes no messages now."""
-        ...
-
-    def on_unblocked(self) -> None:
-        """Take note that RabbitMQ takes messages again."""
-        ...
-
     def on_return(self, message_id: str, reply: Returned) -> None:
         """Take a message that no queue took."""
         ...
@@ -51,10 +44,6 @@ class LinkEvents(Protocol):
         """Take note that the channel was closed for something that was published."""
         ...
 
-    def on_ended(self) -> None:
-        """Take note that nothing can be written any more."""
-        ...
-
 
 class Link:
     """A connection; `run` is its loop and returns when it has ended."""
@@ -62,6 +51,7 @@ class Link:
     def __init__(
         self,
         parameters: pika.ConnectionParameters,
+        state: ConnectionState,
         events: LinkEvents,
         *,
         fence: str,
@@ -71,16 +61,17 @@ class Link:
 
         Args:
             parameters: which broker.
-            events: who hears what happens.
+            state: is told when it is blocked or has ended; that it is open, ``events`` tell.
+            events: who hears of messages.
             fence: the name of the exclusive queue that comes first.
             probes: exchanges and routing keys to find out with whether this user may publish.
         """
         self.host: Final = f"{parameters.host}:{parameters.port}"
+        self._state = state
         self._events = events
         self._fence = fence
         self._probes = probes
         self._error: ReplicatorError | None = None
-        self._is_blocked = False
         self._is_ready = False
         self._connection: Any = pika.SelectConnection(
             parameters,
@@ -103,7 +94,7 @@ class Link:
                 raise
             self._error = self._error or translate(err, self.host)
         finally:
-            self._events.on_ended()
+            self._state.ended()
             self._connection.ioloop.close()
         if self._error is not None:
             raise self._error
@@ -116,6 +107,11 @@ class Link:
         """Run something on the loop after a while; on the loop's thread only."""
         self._connection.ioloop.call_later(seconds, callback)
 
+    def call_when_sent(self, callback: Callable[[], None]) -> None:
+        """Run something once the socket has what was written, as far as it takes it."""
+        # pika sends when its loop goes on: before the second callback from now.
+        self.call_soon(lambda: self.call_soon(callback))
+
     def write(self, frames: bytes) -> None:
         """Send frames that are already made, while it is open; on the loop's thread only."""
         driver.send(self._connection, frames)
@@ -123,7 +119,7 @@ class Link:
     def hang_up(self, error: ReplicatorError | None = None) -> None:
         """End the connection in order; the first error that is given is the one that counts."""
         self._error = self._error or error
-        self._events.on_ended()
+        self._state.ended()
         connection = self._connection
         if not connection.is_open:
             if not connection.is_closing:
@@ -141,18 +137,12 @@ class Link:
     # What pika calls.
 
     def _on_connected(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.add_on_connection_blocked_callback(
+            lambda _connection, frame: self._state.blocked(frame.method.reason)
+        )
+        connection.add_on_connection_unblocked_callback(lambda *_: self._state.unblocked())
         connection.ioloop.call_later(_OPEN_SECONDS, self._expect_ready)
         take_fence(connection, self._fence, on_taken=self._on_fenced, on_failed=self.hang_up)
-
-    def _on_blocked(self, _connection: Any, frame: Any) -> None:
-        self._is_blocked = True
-        self._events.on_blocked(frame.method.reason)
-
-    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
-        self._is_blocked = False
-        self._events.on_unblocked()
 
     def _expect_ready(self) -> None:
         """Give the host up if it has not answered the steps of the opening; pika never would.
@@ -162,7 +152,7 @@ class Link:
         """
         if self._is_ready or not self._connection.is_open:
             return
-        if self._is_blocked:
+        if self._state.is_blocked:
             self.call_later(_OPEN_SECONDS, self._expect_ready)
             return
         text = f"RabbitMQ at {self.host} gave no answer in {_OPEN_SECONDS:g} seconds"
@@ -175,7 +165,7 @@ class Link:
 
     def _on_disconnected(self, connection: Any, error: BaseException) -> None:
         # Race: the loop may turn once more before it stops, and pika fails to write then.
-        self._events.on_ended()
+        self._state.ended()
         if not isinstance(error, exceptions.ConnectionClosedByClient):
             lost = BrokerUnavailable(f"the connection to RabbitMQ was lost: {error}")
             self._error = self._error or lost

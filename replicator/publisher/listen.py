@@ -17,6 +17,7 @@ from replicator.publisher.broker import (
     PRECONDITION_FAILED,
     Broker,
     connect,
+    declare_exchange,
     translate,
 )
 
@@ -77,11 +78,7 @@ def _channel_with_exchange(connection: pika.BlockingConnection, broker: Broker) 
     """Declare the exchange, or use the one that is there; a listener need not mind its type."""
     channel = connection.channel()
     try:
-        channel.exchange_declare(
-            broker.exchange,
-            exchange_type=broker.exchange_type,
-            durable=broker.is_exchange_durable,
-        )
+        declare_exchange(channel, broker, broker.exchange)
     except exceptions.ChannelClosedByBroker as err:
         if err.reply_code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
             raise

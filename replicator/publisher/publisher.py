@@ -20,7 +20,7 @@ from replicator.domain.model import Entry, Outcomes, Returned, TableName
 from replicator.errors import (
     BrokerUnavailable,
 )
-from replicator.fault_points import FaultPoint, reach
+from replicator.fault_points import FaultPoint, reach, reach_later
 from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.connection_state import ConnectionState
@@ -32,7 +32,8 @@ from replicator.publisher.link import Link
 from replicator.publisher.watch import Watch
 from replicator.retry import Retrying
 
-_TICK_SECONDS: Final = 1.0
+# By so much a refused entry may be tried again too late.
+_TICK_SECONDS: Final = 0.1
 _DRAIN_LOOK_SECONDS: Final = 0.02
 
 
@@ -92,8 +93,6 @@ class Publisher:
         self._link: Link | None = None
         self._frames: PublishFrames | None = None
         self._is_turn_due = False
-        self._has_written = False
-        self._retry_due_at = 0.0
         self._retrying = Retrying(
             self._stop, note=self._state.failed, is_patient=lambda: self._state.was_open
         )
@@ -116,9 +115,9 @@ class Publisher:
         """Forget all but what is in flight, and ask for a new reading; never waits."""
         self._hand_in(self._forget)
 
-    def _hand_in(self, order: Callable[[], object], entries: Sequence[Entry] = ()) -> None:
+    def _hand_in(self, call: Callable[[], object], entries: Sequence[Entry] = ()) -> None:
         # A link that opens takes in what came before it.
-        if self._incoming.put(order, entries) and (link := self._link) is not None:
+        if self._incoming.put(call, entries) and (link := self._link) is not None:
             link.call_soon(self._turn)
 
     def status(self) -> PublisherStatus:
@@ -143,14 +142,13 @@ class Publisher:
         window = self._delivery.window
         reading = window.reading
         deadline = time.monotonic() + seconds
-        # Order matters: what is no longer counted as incoming is in the window by then.
-        while self._incoming.count or not window.is_empty:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self._state.is_open:
-                return False
-            time.sleep(min(remaining, _DRAIN_LOOK_SECONDS))
-        # What was forgotten meanwhile was not settled.
-        return window.reading == reading
+        while self._state.is_open and time.monotonic() < deadline:
+            # Order matters: what is no longer counted as incoming is in the window by then.
+            if not self._incoming.count and window.is_empty:
+                # What was forgotten meanwhile was not settled.
+                return window.reading == reading
+            time.sleep(_DRAIN_LOOK_SECONDS)
+        return False
 
     def stop(self) -> None:
         """End `run` soon; what is not confirmed stays in the outbox. Safe to repeat."""
@@ -178,11 +176,11 @@ class Publisher:
         self._turned_at = time.monotonic()
         link = Link(
             prepare(self._broker),
+            self._state,
             self,
             fence=fence_name(self._broker.exchange, self._outbox_id),
             probes=[] if self._state.was_open else self._delivery.addresses.probes(),
         )
-
         self._link = link
         # Race: `stop` may have come before there was a link that it could hang up.
         if self._stop.is_set():
@@ -191,7 +189,6 @@ class Publisher:
             link.run()
         finally:
             self._link = None
-            self._state.closed()
             self._delivery.lost()
 
     # What the link reports.
@@ -208,23 +205,12 @@ class Publisher:
             outbox_id=self._outbox_id,
             is_persistent=self._publication.is_persistent,
         )
-        self._is_turn_due = self._has_written = False
-        self._retry_due_at = 0.0
+        self._is_turn_due = False
         self._watch.begin(time.monotonic())
         # Order matters: whoever is asked for a reading must find room for it.
         self._state.opened(link.host, self._broker.exchange)
         self._delivery.begin_reading()
         self._tick()
-
-    def on_blocked(self, reason: str) -> None:
-        """Publish nothing until it is unblocked."""
-        self._state.blocked(reason)
-
-    def on_unblocked(self) -> None:
-        """Go on."""
-        self._state.unblocked()
-        self._watch.begin(time.monotonic())
-        self._turn()
 
     def on_return(self, message_id: str, reply: Returned) -> None:
         """Note that no queue took a message; its confirm follows."""
@@ -246,14 +232,10 @@ class Publisher:
         """Look for the message that RabbitMQ does not take."""
         self._delivery.suspect(text)
 
-    def on_ended(self) -> None:
-        """Write nothing more; safe to repeat."""
-        self._state.ended()
-
     # A turn of the loop.
 
     def _tick(self) -> None:
-        """Turn at least once a second, and notice a broker that is silent or takes nothing."""
+        """Turn now and then, and notice a broker that is silent or takes nothing."""
         link = self._link
         if not self._state.is_open or link is None:
             return
@@ -270,9 +252,6 @@ class Publisher:
         """Take in what was handed in, report what is settled, publish what may go."""
         self._is_turn_due = False
         self._turned_at = time.monotonic()
-        if self._has_written:
-            self._has_written = False
-            reach(FaultPoint.AFTER_WRITE)
         self._incoming.do()
         self._delivery.flush()
         link, frames = self._link, self._frames
@@ -281,16 +260,7 @@ class Publisher:
         for write in self._delivery.take(frames):
             reach(FaultPoint.BEFORE_WRITE)
             link.write(write)
-            self._has_written = True
-        self._call_for_retries(link)
-
-    def _call_for_retries(self, link: Link) -> None:
-        """Let a turn come when the next refused entry is due."""
-        due_at = self._delivery.window.next_retry_at
-        if due_at is None or self._turned_at <= self._retry_due_at <= due_at:
-            return  # none, or a call that comes in time is under way
-        self._retry_due_at = due_at
-        link.call_later(max(0.0, due_at - self._turned_at), self._turn)
+            reach_later(FaultPoint.AFTER_WRITE, link.call_when_sent)
 
     def _forget(self) -> None:
         # Without a channel there is nothing to forget; the next one begins with a new reading.

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pika
 import pytest
@@ -99,6 +100,22 @@ def test_a_publisher_with_a_dead_link_stops_without_waiting_for_the_broker(
         publisher.wait_until_connected()
         proxy.go_deaf()
         assert_stops_within(publisher, 4)
+
+
+def test_a_broker_that_stops_answering_is_given_up(
+    proxy: TcpProxy, vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a node does that waits for another one of its cluster: pika would wait for ever."""
+    monkeypatch.setattr(broker_module, "_ANSWER_SECONDS", 0.5)
+    declare = broker_module.declare_exchange
+
+    def declare_it(*arguments: Any) -> None:
+        proxy.go_deaf()
+        declare(*arguments)
+
+    monkeypatch.setattr(broker_module, "declare_exchange", declare_it)
+    with pytest.raises(BrokerUnavailable, match=r"no answer in 0\.5 seconds"):
+        broker_module.prepare(through(proxy, vhost))
 
 
 def assert_stops_within(publisher: RunningPublisher, seconds: float) -> None:

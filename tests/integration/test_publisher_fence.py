@@ -25,7 +25,7 @@ def earlier(vhost: str) -> Iterator[Any]:
 
 def test_it_publishes_only_when_the_earlier_connection_has_ended(vhost: str, earlier: Any) -> None:
     with Consumer(vhost) as consumer, RunningPublisher(vhost) as running:
-        running.publisher.offer([make_entry(1)])
+        running.offer([make_entry(1)])
         wait_until(lambda: "still open" in (running.publisher.status().error or ""))
         assert not running.publisher.status().is_connected
         assert consumer.history == []
@@ -38,7 +38,7 @@ def test_what_an_earlier_connection_still_delivers_comes_before_newer_entries(
 ) -> None:
     with Consumer(vhost) as consumer, RunningPublisher(vhost) as running:
         # Entry 1 went out over a link that was given up here, and is still on its way there.
-        running.publisher.offer([make_entry(1), make_entry(2)])
+        running.offer([make_entry(1), make_entry(2)])
         wait_until(lambda: "still open" in (running.publisher.status().error or ""))
         late = make_entry(1)
         properties = pika.BasicProperties(message_id=f"{OUTBOX_ID}-1", type="update")

@@ -4,7 +4,7 @@ import itertools
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import pika
@@ -23,6 +23,7 @@ OUTBOX_ID = "abcdefgh"
 TABLE = TableName("shop", "mytable")
 CAPTURED_AT = 1_700_000_000_123_456
 _JOIN_SECONDS = 10
+_PAGE = 500
 
 
 def broker_of(url: str, **changes: Any) -> Broker:
@@ -60,6 +61,55 @@ def make_entries(count: int, *, keys: int, first: int = 1) -> list[Entry]:
     return [make_entry(number, number % keys) for number in range(first, first + count)]
 
 
+class Outbox:
+    """What the store does for a publisher: commits its reports, and hands entries over in order.
+
+    On a thread of its own, as the store is.
+    """
+
+    def __init__(self, reports: Sequence[Outcomes]) -> None:
+        self._reports = reports
+        self._lock = threading.Lock()
+        self._pending: dict[int, Entry] = {}
+        self._parked: dict[int, Entry] = {}
+        self._committed = 0
+        self._reading = 0
+        self._handed_over = 0
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        with self._lock:
+            self._pending |= {entry.number: entry for entry in entries}
+
+    def park(self, numbers: Iterable[int]) -> None:
+        """Park entries as an operator does; `forget` is to follow."""
+        with self._lock:
+            self._parked |= {n: self._pending.pop(n) for n in numbers if n in self._pending}
+
+    def redrive(self) -> None:
+        """Redrive all that is parked; `forget` is to follow."""
+        with self._lock:
+            self._pending |= self._parked
+            self._parked.clear()
+
+    @property
+    def is_handed_over(self) -> bool:
+        with self._lock:
+            return all(number <= self._handed_over for number in self._pending)
+
+    def step(self, publisher: Publisher) -> None:
+        with self._lock:
+            for report in self._reports[self._committed :]:
+                self._committed += 1
+                for number in [*report.settled, *(failure.number for failure in report.parked)]:
+                    self._pending.pop(number, None)
+                if report.reading:
+                    self._reading, self._handed_over = report.reading, 0
+            waiting = (n for n in sorted(self._pending) if n > self._handed_over)
+            if page := list(itertools.islice(waiting, min(publisher.room, _PAGE))):
+                publisher.offer([self._pending[number] for number in page], self._reading)
+                self._handed_over = page[-1]
+
+
 class RunningPublisher:
     """Runs a `Publisher`; whatever it reports is kept. On exit it is stopped and has ended."""
 
@@ -75,13 +125,24 @@ class RunningPublisher:
             report=self.reports.append,
             metrics=self.metrics,
         )
+        self.outbox = Outbox(self.reports)
         self.thread = threading.Thread(target=self._run, daemon=True)
+        self._has_ended = threading.Event()
 
     def _run(self) -> None:
+        store = threading.Thread(target=self._hand_over, daemon=True)
+        store.start()
         try:
             self.publisher.run()
         except ReplicatorError as err:
             self.error = err
+        finally:
+            self._has_ended.set()
+            store.join()
+
+    def _hand_over(self) -> None:
+        while not self._has_ended.wait(0.002):
+            self.outbox.step(self.publisher)
 
     def __enter__(self) -> Self:
         self.thread.start()
@@ -109,11 +170,13 @@ class RunningPublisher:
         return [failure for report in list(self.reports) for failure in report.parked]
 
     def offer(self, entries: Sequence[Entry]) -> None:
-        """Offer as the store does: never more than there is room for."""
-        waiting = iter(entries)
-        while page := list(itertools.islice(waiting, 500)):
-            wait_until(lambda page=page: self.publisher.room >= len(page), 30, "room")
-            self.publisher.offer(page)
+        """Commit entries, and wait until they are handed over while there is a connection."""
+        self.outbox.add(entries)
+        wait_until(
+            lambda: self.outbox.is_handed_over or not self.publisher.status().is_connected,
+            30,
+            "room",
+        )
 
     def wait_until_connected(self, seconds: float = 20) -> None:
         wait_until(lambda: self.publisher.status().is_connected, seconds, "a connection")

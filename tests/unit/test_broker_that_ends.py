@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import pika
 import pytest
 
 from replicator.errors import BrokerUnavailable
+from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, connect
+from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.link import Link
 
 
@@ -25,16 +28,6 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-class Ended:
-    """What a link reports: only that it has ended matters here."""
-
-    def __init__(self) -> None:
-        self.is_ended = False
-
-    def on_ended(self) -> None:
-        self.is_ended = True
-
-
 def test_declaring_can_be_tried_again(port: int) -> None:
     broker = Broker([("127.0.0.1", port)], "guest", "guest", "/", "rethinkdb")
 
@@ -43,14 +36,15 @@ def test_declaring_can_be_tried_again(port: int) -> None:
 
 
 def test_publishing_can_be_tried_again(port: int) -> None:
-    events = Ended()
+    state = ConnectionState(Metrics(), time.time)
     parameters = pika.ConnectionParameters("127.0.0.1", port)
-    link = Link(parameters, events, fence="fence", probes=[])  # type: ignore[arg-type]
+    nobody: Any = None
+    link = Link(parameters, state, nobody, fence="fence", probes=[])
 
     with pytest.raises(BrokerUnavailable, match="getpeername"):
         link.run()
 
-    assert events.is_ended
+    assert not state.is_open
     link.call_soon(lambda: pytest.fail("called on a loop that has ended"))
 
 

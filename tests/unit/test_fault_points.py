@@ -4,14 +4,14 @@ import ast
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from replicator import fault_points
 from replicator.errors import SettingsInvalid
-from replicator.fault_points import VARIABLE, FaultPoint, arm, reach
+from replicator.fault_points import VARIABLE, FaultPoint, arm, reach, reach_later
 from tests.support.command import Command, command_line
 
 PACKAGE = Path(fault_points.__file__).parent
@@ -55,6 +55,20 @@ def test_nothing_is_armed_without_the_variable(kills: list[tuple[int, int]]) -> 
     for _ in range(3):
         reach(*FaultPoint)
     assert kills == []
+
+
+def test_a_point_that_is_reached_later_costs_no_callback_unless_it_is_armed(
+    kills: list[tuple[int, int]],
+) -> None:
+    later: list[Callable[[], None]] = []
+    reach_later(FaultPoint.AFTER_WRITE, later.append)
+    assert later == []
+    arm({VARIABLE: "after-write"})
+    reach_later(FaultPoint.AFTER_WRITE, later.append)
+    assert kills == []
+    later[0]()
+
+    assert kills == [(os.getpid(), signal.SIGKILL)]
 
 
 def test_a_point_kills_when_it_is_reached_so_often_as_ordered_and_says_so(

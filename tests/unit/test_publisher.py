@@ -67,6 +67,9 @@ class FakeLink:
         else:
             self.calls.append(seconds)
 
+    def call_when_sent(self, _callback: Callable[[], None]) -> None:
+        pytest.fail("no fault point is armed")
+
     def turn(self) -> None:
         """Do what is due."""
         due, self.soon = self.soon, []
@@ -88,9 +91,8 @@ def listener() -> Iterator[socket.socket]:
 
 def ended(found: Publisher) -> None:
     """Do what a session does when its link has ended."""
-    found.on_ended()
+    found._state.ended()
     found._link = None
-    found._state.closed()
     found._delivery.lost()
 
 
@@ -117,7 +119,7 @@ def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
     found.offer([entry(1), entry(2)], 1)
     assert found.room == 3998
     assert found.status().buffered == 2
-    found.on_blocked("low on memory")
+    found._state.blocked("low on memory")
     link.turn()
 
     assert found.room == 3998
@@ -127,7 +129,7 @@ def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
 def test_large_entries_leave_no_room() -> None:
     found = publisher(window=5000)
     link = begun(found)
-    found.on_blocked("low on memory")
+    found._state.blocked("low on memory")
     large = Entry(1, 1, "1", Op.UPDATE, Origin.FEED, b"x" * (17 << 20), 0)
     found.offer([large], 1)
 
@@ -270,7 +272,7 @@ def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
     found = publisher()
     link = begun(found)
     link.is_lost = True
-    found.on_ended()
+    found._state.ended()
     found.offer([entry(1)], 1)
     link.turn()
 
@@ -283,27 +285,34 @@ def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
 def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     found = publisher()
     link = begun(found)
-    found.on_blocked("low on memory")
+    found._state.blocked("low on memory")
     found.offer([entry(1)], 1)
     link.turn()
     assert link.written == []
     assert found.status().is_blocked
-    found.on_unblocked()
+    found._state.unblocked()
+    found._tick()
 
     assert len(link.written) == 1
     capfd.readouterr()
 
 
-def test_a_refused_entry_is_tried_again_when_it_is_due_and_not_a_tick_later() -> None:
+def test_a_refused_entry_is_tried_again_by_a_tick_once_it_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = publisher()
     link = begun(found)
     found.offer([entry(1)], 1)
     link.turn()
-    link.calls.clear()
     found.on_confirm(spec.Basic.Nack(1))
     link.turn()
+    assert len(link.written) == 1
+    assert link.calls == [0.1], "the next tick"
+    later = publisher_module.time.monotonic() + 0.1
+    monkeypatch.setattr(publisher_module.time, "monotonic", lambda: later)
+    found._tick()
 
-    assert any(0 < seconds <= 0.1 for seconds in link.calls)
+    assert len(link.written) == 2
 
 
 def test_a_broker_that_confirms_nothing_for_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +335,9 @@ def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
     found.offer([entry(1)], 1)
     link.turn()
     found.on_confirm(spec.Basic.Nack(1))
-    found.on_blocked("memory")
+    found._state.blocked("memory")
     found._tick()
-    found.on_unblocked()
+    found._state.unblocked()
     found._tick()
 
     assert link.error is None
@@ -336,8 +345,9 @@ def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
 
 def test_a_drain_without_a_connection_gives_up_at_once() -> None:
     found = publisher()
+    begun(found)
     assert found.drain(60)
-    found.offer([entry(1)], 1)
+    ended(found)
 
     assert not found.drain(60)
 

@@ -76,12 +76,10 @@ def test_a_nacked_entry_is_sent_again_after_its_backoff_and_its_document_waits()
     found.take(0)
     assert numbers(found.nack(1, multiple=False, now=5)) == [1]
 
-    assert found.next_retry_at == 15
     assert found.refused == 1
     assert numbers(found.take(14.9)) == []
     assert numbers(found.take(15)) == [1]
     found.nack(3, multiple=False, now=15)
-    assert found.next_retry_at == 35
     assert found.attempts(1) == 2
     found.take(35)
     found.confirm(4, multiple=False)
@@ -130,7 +128,6 @@ def test_a_lost_channel_forgets_everything_and_says_what_was_in_flight() -> None
 
     assert (found.in_flight, found.buffered, found.refused) == (0, 0, 0)
     assert found.is_empty
-    assert found.next_retry_at is None
     assert found.reading == 2
 
 

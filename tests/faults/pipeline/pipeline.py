@@ -35,7 +35,7 @@ class Pipeline:
     def __init__(self, world: parts.Simulated, database: Database, settings: Settings) -> None:
         world.reset()
         database.empty()
-        world.new_link = lambda _parameters, events, **_: SimulatedLink(self, events)
+        world.new_link = lambda _parameters, state, events, **_: SimulatedLink(self, state, events)
         world.patience.meanwhile = self._meanwhile
         database.on_commit = self._note_commit
         self.world = world
@@ -322,12 +322,12 @@ class Pipeline:
     def block(self, _number: int) -> None:
         self.broker.is_blocked = True
         if self.link is not None:
-            self.publisher.on_blocked("low on memory")
+            self.publisher._state.blocked("low on memory")
 
     def unblock(self, _number: int) -> None:
         self.broker.is_blocked = False
         if self.link is not None and self.publisher.status().is_blocked:
-            self.publisher.on_unblocked()
+            self.publisher._state.unblocked()
 
     def unbind(self, number: int) -> None:
         self.broker.is_routable = bool(number % 3)

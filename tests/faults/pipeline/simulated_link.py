@@ -22,8 +22,9 @@ class SimulatedLink:
     host = "simulated"
     is_fenced = True
 
-    def __init__(self, pipeline: "Pipeline", events: Any) -> None:
+    def __init__(self, pipeline: "Pipeline", state: Any, events: Any) -> None:
         self._pipeline = pipeline
+        self._state = state
         self._events = events
         self._error: ReplicatorError | None = None
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
@@ -40,12 +41,12 @@ class SimulatedLink:
         try:
             self._events.on_open(self, _CHANNEL, FRAME_MAX)
             if broker.is_blocked:
-                self._events.on_blocked("low on memory")
+                self._state.blocked("low on memory")
             self._pipeline.play(until=lambda: self.is_over)
         finally:
             self._pipeline.link = None
             self.connection.is_client_gone = True
-            self._events.on_ended()
+            self._state.ended()
         if self._error is not None:
             raise self._error
 
@@ -58,6 +59,9 @@ class SimulatedLink:
         due_at = self._pipeline.clock.monotonic() + seconds
         self._calls.append((due_at, next(self._order), callback))
 
+    def call_when_sent(self, callback: Callable[[], None]) -> None:
+        self.call_later(0, callback)
+
     def write(self, frames: bytes) -> None:
         assert not self.is_over, "written to a connection that has ended"
         if self.connection is not None:
@@ -65,7 +69,7 @@ class SimulatedLink:
 
     def hang_up(self, error: ReplicatorError | None = None) -> None:
         self._error = self._error or error
-        self._events.on_ended()
+        self._state.ended()
         self.is_over = True
 
     # What the scenario does.
