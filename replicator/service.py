@@ -94,21 +94,30 @@ class Service:
         if before != after:
             self._log.info("outbox schema is up to date", before=before, now=after)
         self._outbox = self._database.outbox()
-        self._store = Store(
-            self._outbox,
-            self._inbox,
-            self.metrics,
-            limits=OutboxLimits(settings.outbox.max_entries, settings.outbox.max_bytes),
-        )
+        limits = OutboxLimits(settings.outbox.max_entries, settings.outbox.max_bytes)
+        self._store = Store(self._outbox, self._inbox, self.metrics, limits=limits)
         self._store.prepare()
         known = self._store.not_dropped(settings.databases)
         named = self._following.named()
         feeds = self._store.register([*named, *self._following.remembered(known)])
         self._following.discover(known)
+        self._publisher = self._connected_publisher()
+        by_name = {table.name for table in named}
+        for feed in feeds:
+            if feed.name in by_name:
+                self._following.follow(feed)
+        self._observation = Observation(
+            settings, self.metrics, self._store, self._publisher, self._following
+        )
+        if settings.http.listen is not None:
+            self._web = WebServer(*settings.http.listen, self._observation)
+
+    def _connected_publisher(self) -> Publisher:
+        """Build the publisher, and let it and the store know each other."""
         names = self._store.names()
-        self._publisher = Publisher(
-            rabbitmq_broker(settings),
-            publication(settings),
+        publisher = Publisher(
+            rabbitmq_broker(self._settings),
+            publication(self._settings),
             outbox_id=self._store.outbox_id,
             names=names,
             report=self._inbox.report,
@@ -120,18 +129,8 @@ class Service:
             names[feed.id] = feed.name
             self._following.follow(feed)
 
-        self._store.connect(
-            self._publisher, on_found=on_found, request_resync=self._following.request_resync
-        )
-        by_name = {table.name for table in named}
-        for feed in feeds:
-            if feed.name in by_name:
-                self._following.follow(feed)
-        self._observation = Observation(
-            settings, self.metrics, self._store, self._publisher, self._following
-        )
-        if settings.http.listen is not None:
-            self._web = WebServer(*settings.http.listen, self._observation)
+        self._store.connect(publisher, on_found, self._following.request_resync)
+        return publisher
 
     def _warn_of_equal_routing_keys(self) -> None:
         """Say so when messages of two tables cannot be told apart by their routing keys."""

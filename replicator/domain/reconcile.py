@@ -102,25 +102,38 @@ def reconcile(
             row = _compare(change, key, index, drafts, rules=rules, snapshot=snapshot)
             seen.append(row.row_id)
             continue
-        op = _LIVE_OPS.get(change.type)
-        if op is None:
-            raise ValueError(f"a feed element of type {change.type!r}")
-        # Absent values are empty, others stand as they are, ``null`` among them.
-        body = rules.wrap(change.old_val or NULL, change.new_val or NULL)
-        drafts.append(Draft(key, op, Origin.FEED, body))
-        if op is Op.DELETE:
-            index.remove(key)
-            if snapshot is not None and snapshot.absorb_unknown:
-                # A row of its own, which this snapshot has not seen.
-                index.put(key, DELETED, None)
-        else:
-            kept = bytes(change.new_val) if rules.keep_documents else None
-            row = index.put(key, digest(change.new_val), kept)
-            # A document that was created while the snapshot ran, in a range already read, has
-            # no initial value: without this mark it would be taken for a deleted one.
-            if snapshot is not None:
-                seen.append(row.row_id)
+        row_id = _take_live(change, key, index, drafts, rules=rules, snapshot=snapshot)
+        # A document that was created while the snapshot ran, in a range already read, has no
+        # initial value: without this mark it would be taken for a deleted one.
+        if snapshot is not None and row_id is not None:
+            seen.append(row_id)
     return Plan(drafts, seen, compared)
+
+
+def _take_live(
+    change: Change,
+    key: str,
+    index: IndexDraft,
+    drafts: list[Draft],
+    *,
+    rules: TableRules,
+    snapshot: SnapshotRules | None,
+) -> int | None:
+    """Take one live change in; return the row that stands for the document, if it is there."""
+    op = _LIVE_OPS.get(change.type)
+    if op is None:
+        raise ValueError(f"a feed element of type {change.type!r}")
+    # Absent values are empty, others stand as they are, ``null`` among them.
+    body = rules.wrap(change.old_val or NULL, change.new_val or NULL)
+    drafts.append(Draft(key, op, Origin.FEED, body))
+    if op is not Op.DELETE:
+        kept = bytes(change.new_val) if rules.keep_documents else None
+        return index.put(key, digest(change.new_val), kept).row_id
+    index.remove(key)
+    if snapshot is not None and snapshot.absorb_unknown:
+        # A row of its own, which this snapshot has not seen.
+        index.put(key, DELETED, None)
+    return None
 
 
 def _compare(

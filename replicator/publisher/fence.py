@@ -50,12 +50,9 @@ def take_fence(
         elif not isinstance(reason, exceptions.ChannelClosedByBroker):
             return  # the connection goes as well, and says why
         elif reason.reply_code == RESOURCE_LOCKED:
-            on_failed(
-                BrokerUnavailable(
-                    "an earlier connection of this outbox is still open at RabbitMQ",
-                    hint="it ends by its heartbeat; or another process has a copy of this outbox",
-                )
-            )
+            text = "an earlier connection of this outbox is still open at RabbitMQ"
+            hint = "it ends by its heartbeat; or another process has a copy of this outbox"
+            on_failed(BrokerUnavailable(text, hint=hint))
         elif reason.reply_code == NOT_FOUND:
             # The queue is on a node of the cluster that is down, and is deleted with it.
             on_failed(ChannelClosed(f"the fence is not available: {reason.reply_text}"))

@@ -108,9 +108,6 @@ class PublishFrames:
             kind,
             _FRAME_END,
         )
-        if 0 < size <= self._chunk:
-            pieces += (_frame_start(_BODY, channel, size), body, _FRAME_END)
-            return
         for first in range(0, size, self._chunk):
             part = body[first : first + self._chunk]
             pieces += (_frame_start(_BODY, channel, len(part)), part, _FRAME_END)

@@ -72,19 +72,14 @@ class Publisher:
             outbox_id: the 8 characters in front of each message id.
             names: the table of each feed that may have entries.
             report: takes what became of entries; must not wait.
-            metrics: where it is counted.
+            metrics: count what is published.
             clock: seconds since the epoch.
         """
         self._broker = broker
         self._publication = publication
         self._outbox_id = outbox_id
         self._delivery = Delivery(
-            publication,
-            broker.exchange,
-            names=names,
-            report=report,
-            metrics=metrics,
-            clock=clock,
+            publication, broker.exchange, names=names, report=report, metrics=metrics, clock=clock
         )
         self._incoming = Incoming()
         self._state = ConnectionState(metrics, clock)
