@@ -93,9 +93,8 @@ class Service:
         before, after = self._database.upgrade(create=True)
         if before != after:
             self._log.info("outbox schema is up to date", before=before, now=after)
-        self._outbox = self._database.outbox()
         limits = OutboxLimits(settings.outbox.max_entries, settings.outbox.max_bytes)
-        self._store = Store(self._outbox, self._inbox, self.metrics, limits=limits)
+        self._store = Store(self._database.outbox(), self._inbox, self.metrics, limits=limits)
         self._store.prepare()
         known = self._store.not_dropped(settings.databases)
         named = self._following.named()

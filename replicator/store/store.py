@@ -161,11 +161,19 @@ class Store:
     # The loop.
 
     def run(self) -> None:
-        """Commit what comes in until stopped; retries for ever what passes by itself.
+        """Commit what comes in until stopped, then close the outbox.
+
+        What passes by itself is tried for ever.
 
         Raises:
             OutboxUnusable: the database is gone or corrupt: the process must end.
         """
+        try:
+            self._commit_until_stopped()
+        finally:
+            self._outbox.close()
+
+    def _commit_until_stopped(self) -> None:
         while True:
             is_stopping = self._stop.is_set()
             work = self._inbox.gather(
