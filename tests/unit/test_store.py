@@ -142,7 +142,7 @@ def test_a_failure_after_the_commit_does_not_capture_the_changes_twice(
 ) -> None:
     monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
     failed = fail_once(monkeypatch, box.outbox, verb)
-    request_resync(f"sqlite:///{box.path}", "db.t")
+    request_resync(box.database, "db.t")
     box.step(box.batch(add(doc(1)), change(doc(1), doc(1, 1))), box.closed())
     box.step()
 
