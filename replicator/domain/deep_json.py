@@ -2,8 +2,8 @@
 
 RethinkDB stores documents nested deeper than any parser of Python goes, and strings with half
 a surrogate pair (`"👋".slice(1)` in JavaScript makes one), whose escape msgspec does not take.
-Such a document is nothing wrong; its parts are cut out as they stand. This is slower by a
-factor of 20 than msgspec and trusts what is nested to be JSON: only brackets are matched there.
+Such a document is valid, so its parts are cut out as they stand. This is 20 times slower than
+msgspec, and it trusts nested values to be JSON: it only matches their brackets.
 """
 
 import json
@@ -17,7 +17,7 @@ _SPACE: Final = b" \t\r\n"
 
 
 def members(raw: bytes) -> dict[str, bytes]:
-    """Return the members of an object, their values as they stand; the last of a name counts.
+    """Return the members of an object, their values as they stand; of equal names the last counts.
 
     Raises:
         ValueError: it is not an object.
@@ -48,7 +48,7 @@ def _parts(raw: bytes, opening: bytes) -> list[bytes]:
         raise ValueError(f"the JSON does not begin with {opening.decode()}")
     ends = _ends(raw)
     if ends[-1] != len(raw) - 1:
-        raise ValueError("the JSON goes on behind its end")
+        raise ValueError("the JSON goes on after its end")
     starts = [1, *(end + 1 for end in ends)]
     parts = [raw[start:end].strip(_SPACE) for start, end in zip(starts, ends, strict=False)]
     if parts == [b""]:
@@ -59,7 +59,7 @@ def _parts(raw: bytes, opening: bytes) -> list[bytes]:
 
 
 def _ends(raw: bytes) -> list[int]:
-    """Return where the commas of the outermost brackets are, and at last their closing one."""
+    """Return the places of the commas in the outermost brackets, and of the closing bracket."""
     ends: list[int] = []
     awaited: list[bytes] = []  # the brackets that close what is open
     for match in _TOKEN.finditer(raw):

@@ -1,7 +1,7 @@
 """The bodies that consumers see: the envelopes ``change``, ``cloudevents`` and ``debezium``.
 
 In each of them the values are the bytes that RethinkDB sent. A body is made when a change is
-captured and kept as it is: entries from before a changed setting keep their form.
+captured, and kept as it is: entries captured before a setting changed keep their form.
 """
 
 import json
@@ -16,13 +16,13 @@ from replicator.domain.model import Entry, Op, Origin, TableName
 from replicator.domain.properties import message_id
 
 Wrap = Callable[[bytes | msgspec.Raw, bytes | msgspec.Raw], bytes]
-"""From the old and the new document (raw JSON, ``null`` for none) to a body, or to its core."""
+"""Makes a body, or its core, of the old and the new document (raw JSON, ``null`` for none)."""
 Seal = Callable[[Entry], bytes]
-"""From an entry whose body is such a core to the body: for what only an entry has."""
+"""Makes the body of an entry whose body is such a core: it adds what only an entry has."""
 
 NULL: Final = b"null"
 STRUCTURED: Final = b'{"specversion":'
-"""How a body begins that is a CloudEvent, and no other does."""
+"""The beginning of every CloudEvent's body, and of no other body."""
 
 _CONNECTOR: Final = "rethinkdb"
 _OPS: Final = {Op.CREATE: b"c", Op.UPDATE: b"u", Op.DELETE: b"d"}
@@ -50,7 +50,7 @@ def envelope(form: str, outbox: str, name: TableName, version: str) -> Envelope:
         version: this program's.
 
     Raises:
-        ValueError: there is no such envelope.
+        ValueError: the form is unknown.
     """
     match form:
         case "change":
@@ -59,14 +59,14 @@ def envelope(form: str, outbox: str, name: TableName, version: str) -> Envelope:
             return Envelope(seal=_cloud_event(outbox, name))
         case "debezium":
             return Envelope(_before_and_after, _debezium(outbox, name, version))
-    raise ValueError(f"an envelope {form!r}")
+    raise ValueError(f"unknown envelope {form!r}")
 
 
 def _cloud_event(outbox: str, name: TableName) -> Seal:
     """Return what makes a CloudEvent 1.0 in the structured mode of JSON (its JSON Event Format).
 
-    The subject is the primary key as JSON text: it tells 1 from "1", and it is never empty, which
-    the specification does not allow.
+    The subject is the primary key as JSON text: that tells 1 from "1", and it is never empty,
+    which the specification demands.
     """
     source = f"/rethinkdb/{name.database}/{name.table}".encode()
 
@@ -95,8 +95,8 @@ def _before_and_after(old: bytes | msgspec.Raw, new: bytes | msgspec.Raw) -> byt
 def _debezium(outbox: str, name: TableName, version: str) -> Seal:
     """Return what completes an event as Debezium's JSON converter writes it without a schema.
 
-    A document of a table's first snapshot is a read (``r``). What a later comparison finds is
-    what happened meanwhile, so it has the operation of a change.
+    A document of a table's first snapshot is a read (``r``). What a later comparison finds
+    happened in the meantime, so it has the operation of a change.
     """
     head = (
         f'"version":{json.dumps(version)},"connector":"{_CONNECTOR}","name":"{outbox}",'
@@ -139,7 +139,7 @@ def new_document(body: bytes) -> bytes:
 def key_document(primary_key: str, key: str) -> bytes:
     """Return the document that stands for a deleted one of which only the key is known.
 
-    A name may have half a surrogate pair, which UTF-8 has no bytes for and JSON has an escape.
+    The name may contain half a surrogate pair: UTF-8 has no bytes for it, JSON has an escape.
     """
     name = json.dumps(primary_key, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return b"{%b:%b}" % (name, key.encode())

@@ -1,7 +1,7 @@
 """Where a feed stands: immutable values, copied by each step.
 
-Structs, since to copy one takes a tenth of the time that a copy of a dataclass takes. Instants are
-microseconds since the epoch.
+They are structs, because copying a struct takes a tenth of the time of copying a dataclass.
+Instants are microseconds since the epoch.
 """
 
 import msgspec
@@ -30,14 +30,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     rules: SnapshotRules
     seen: SeenRows
     key_name: str  # the primary key of the documents that were in the index before
-    is_read: bool = False  # the feed said ready; what was not seen is looked for
-    swept_to: str = ""  # the first key that was not looked at
+    is_read: bool = False  # the feed said ready; the sweep looks for what was not seen
+    swept_to: str = ""  # the first key that the sweep has not looked at
 
 
 class Feed(msgspec.Struct, frozen=True):
     """Where a feed stands, as the store knows it."""
 
-    # What this process was told of the table.
+    # What the settings and RethinkDB say of the table.
     id: int
     name: TableName
     rules: TableRules
@@ -62,7 +62,7 @@ class Feed(msgspec.Struct, frozen=True):
     last_error_at: int | None = None
     gap: Gap | None = None  # the latest; see `open_gap`
 
-    # What only this process knows.
+    # What only this process knows of it.
     state_since: int = 0
     saved_at: int = 0  # when its progress was last worth a commit
     is_restarted: bool = True  # not opened yet by this process

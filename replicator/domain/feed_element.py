@@ -1,4 +1,4 @@
-"""What a changefeed emits, and how it is read.
+"""What a changefeed emits, and how to read it.
 
 A feed with ``include_types`` and ``include_states`` emits changes, initial values, two states
 and, when the server dropped changes, an error document without a type. Bytes are never parsed
@@ -71,7 +71,7 @@ def decode_response(text: str) -> dict[str, object]:
 
 
 def _plain(response: Any) -> dict[str, object]:
-    """Return a response that is no batch of a feed: in the driver anything else is a crash."""
+    """Return a response that is not a batch of a feed; the driver would crash on anything else."""
     is_response = isinstance(response, dict) and "t" in response
     if not is_response or not isinstance(response.get("r"), list):
         raise msgspec.DecodeError("it is not a response of RethinkDB")
@@ -100,7 +100,7 @@ def _cut_change(raw: bytes) -> Change:
         parts = deep_json.members(raw)
     words = [json.loads(parts.get(name, b'""')) for name in ("type", "state", "error")]
     if not all(isinstance(word, str) for word in words):
-        raise ValueError("a word of a change is no text")
+        raise ValueError("a word of a change is not text")
     old, new = parts.get("old_val", b""), parts.get("new_val", b"")
     return Change(msgspec.Raw(old), msgspec.Raw(new), *words)
 
@@ -109,7 +109,7 @@ _SKIPPED = re.compile(r"skipped (\d+)")
 
 
 def skipped_changes(error: str) -> int:
-    """Return how many changes an in-feed error document says were dropped; 0 when it does not."""
+    """Return the number of dropped changes that an error in a feed reports; 0 for other errors."""
     found = _SKIPPED.search(error)
     return int(found.group(1)) if found else 0
 
@@ -132,13 +132,13 @@ def _normal_token(match: re.Match[str]) -> str:
 
 
 def normal_key(text: str) -> str:
-    """Return the one text of a primary key.
+    """Return the one text that stands for a primary key.
 
-    A key's text is its JSON as RethinkDB writes it, which is unique but for two cases that the
+    A key's text is its JSON as RethinkDB writes it. That is unique except for two cases that the
     server treats as the same key: two times of the same instant in different zones, and -0.0
     and 0 (tests/contract/test_keys.py).
     """
-    # Most keys are strings, which are what they are; a look at two substrings spares the others.
+    # Most keys are strings and stay as they are: looking for two substrings is cheaper.
     if text.startswith('"') or not ("-0" in text or "TIME" in text):
         return text
     return _KEY_TOKEN.sub(_normal_token, text)
@@ -153,7 +153,7 @@ def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
     """Return a function that reads the normalised primary key out of a raw document.
 
     Raises:
-        msgspec.ValidationError: (the returned function) the document has no such field.
+        msgspec.ValidationError: from the returned function: the document has no such field.
     """
     decode = _key_decoder(primary_key)
 
@@ -173,7 +173,7 @@ def key_reader(primary_key: str) -> Callable[[msgspec.Raw], str]:
 
 def _key_decoder(primary_key: str) -> Callable[[msgspec.Raw], bytes | msgspec.Raw]:
     if not _RENAMED.fullmatch(primary_key):
-        # A struct's field cannot be named like that; a mapping is slower, and can.
+        # A struct's field cannot have such a name; a mapping is slower, and can.
         decode_all = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
         return lambda raw: decode_all(raw)[primary_key]
     document = msgspec.defstruct(

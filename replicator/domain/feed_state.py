@@ -1,7 +1,7 @@
 """The states of a feed, and what moves it from one to another.
 
-Drawn in ARCHITECTURE.md from this table. Check before effect: an event that a state does not
-know is our own mistake and raises.
+ARCHITECTURE.md draws this table. The check comes before the effect: an event that a state does
+not know is our own mistake, and raises.
 """
 
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The document index while a step is decided: the rows that are known, and what was changed.
+"""The document index while a step is decided: the rows that are known, and what changed.
 
 The store is the only writer of the index, so what it looked up stays true until it commits.
 """
@@ -10,8 +10,8 @@ from replicator.domain.model import Known
 
 DELETED: Final = bytes(16)
 """The digest of a document whose delete was published before its table's first snapshot was
-complete. If it is made again unseen, the next snapshot must not take it for one that was always
-there, which a baseline would only record.
+complete. If the document is created again while no feed is open, the next snapshot must publish
+it: to a baseline it would look as if it had always been there, and would only be recorded.
 """
 
 
@@ -21,7 +21,7 @@ class IndexChange(NamedTuple):
     inserted: Mapping[str, Known] = {}
     updated: Mapping[str, Known] = {}
     deleted: Sequence[int] = ()  # row ids
-    forgets_deleted: bool = False  # every row goes that only says `DELETED`
+    forgets_deleted: bool = False  # remove every row whose digest is `DELETED`
 
 
 class RowIds:
@@ -32,7 +32,7 @@ class RowIds:
         self.next_id = next_id
 
     def take(self) -> int:
-        """Return an id that is given out once."""
+        """Return an id that was never given out."""
         taken = self.next_id
         self.next_id = taken + 1
         return taken
@@ -57,28 +57,28 @@ class IndexDraft:
         return [key for key in dict.fromkeys(keys) if key not in known]
 
     def know(self, keys: Sequence[str], rows: Mapping[str, Known]) -> None:
-        """Take note of what was looked up: the rows that there are of these keys, and others."""
+        """Take note of a look-up: the rows that were found for these keys, and perhaps others."""
         self._known.update(dict.fromkeys(keys))
         self._known.update(rows)
 
     def get(self, key: str) -> Known | None:
-        """Return the row of a key that is known, as changed so far; None when there is none."""
+        """Return the row of a known key, as changed so far; None when it has no row."""
         return self._changed[key] if key in self._changed else self._known.get(key)
 
     def put(self, key: str, digest: bytes, document: bytes | None) -> Known:
-        """Set the state of a document; returns its row, which is a new one if it had none."""
+        """Set the state of a document; returns its row, a new one if it had none."""
         row = self.get(key)
         row_id = self._row_ids.take() if row is None else row.row_id
         self._changed[key] = row = Known(row_id, digest, document)
         return row
 
     def remove(self, key: str) -> None:
-        """Remove the row of a key; nothing when it has none."""
+        """Remove the row of a key, if it has one."""
         if self.get(key) is not None:
             self._changed[key] = None
 
     def change(self) -> IndexChange:
-        """Return what has to be written."""
+        """Return what must be written."""
         inserted: dict[str, Known] = {}
         updated: dict[str, Known] = {}
         deleted: list[int] = []

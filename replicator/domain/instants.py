@@ -7,7 +7,7 @@ _EPOCH: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 
 
 def rfc3339(microseconds: int, timespec: str = "microseconds") -> str:
-    """Return an instant of microseconds since the epoch, as exact as ``timespec`` says."""
+    """Return an instant, given in microseconds since the epoch, as exactly as ``timespec`` says."""
     moment = _EPOCH + dt.timedelta(microseconds=microseconds)
     return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 

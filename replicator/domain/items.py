@@ -1,4 +1,4 @@
-"""What a reader hands to the store, in the order in which it happened."""
+"""What readers and discovery hand to the store, in the order in which it happened."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class FeedBatch(NamedTuple):
 
     feed_id: int
     changes: Sequence[Change]
-    size: int  # bytes, about
+    size: int  # bytes, approximately
     at: int
     complete_at: int = 0  # the last instant at which nothing of the feed was unread; 0: unknown
 
@@ -49,7 +49,7 @@ FeedItem = FeedOpened | FeedBatch | SnapshotRead | FeedClosed
 
 
 class TableSettings(NamedTuple):
-    """What the store must know of a table that is replicated."""
+    """What the store must know of a replicated table."""
 
     name: TableName
     projection: str  # which fields the feed shows, as stable text
@@ -59,14 +59,14 @@ class TableSettings(NamedTuple):
 
 
 class TableFound(NamedTuple):
-    """A table is there that is to be replicated: it gets its feed."""
+    """A table to be replicated is there: it gets its feed."""
 
     table: TableSettings
     at: int
 
 
 class TableDropped(NamedTuple):
-    """A table is gone for good and its changefeed is closed: its documents are deletes."""
+    """A table is gone for good and its changefeed is closed: all its documents are deleted."""
 
     name: TableName
     at: int

@@ -1,7 +1,7 @@
 """The values that flow from a changefeed through the outbox to RabbitMQ.
 
-Owns the vocabulary of the data path; decides nothing. Instants are integers of microseconds
-since the epoch (UTC) on the hot path, since a million of them may wait in an outbox.
+Owns the vocabulary of the data path; decides nothing. Instants are integers on the hot path,
+microseconds since the epoch (UTC), because a million of them may wait in an outbox.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ import msgspec
 _LAST_INSTANT: Final = 253_402_300_799_999_999  # the end of the year 9999
 
 Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_INSTANT)]
-"""Microseconds since the epoch, within the years that can be shown."""
+"""Microseconds since the epoch, up to the last year that can be shown."""
 MAX_COUNT: Final = 2**62
-"""Half of what a database counts to: what is counted on stays within it."""
+"""Half of what a database can count to, so that counting on from it cannot overflow."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
 class Op(StrEnum):
-    """What happened to a document; also the message's ``type`` and part of its routing key."""
+    """What happened to a document: the message's ``type``, and part of its routing key."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -70,7 +70,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 EVERY: Final = "*"
-"""In the place of a table's name: every table of the database."""
+"""Instead of a table's name: every table of the database."""
 
 Option = TypeVar("Option")
 
@@ -97,7 +97,7 @@ class TableName(NamedTuple):
 
 
 def of_table(options: Mapping[TableName, Option], name: TableName) -> Option | None:
-    """Return what is set for a table: by its own name, else for its whole database."""
+    """Return what is set for a table by its own name, or else for its whole database."""
     return options.get(name, options.get(name.pattern))
 
 
@@ -109,12 +109,12 @@ class Returned(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An entry that was not delivered, and why, for the record in the outbox."""
+    """Why an entry was not delivered, for the record in the outbox."""
 
     number: int
     reason: str  # nacked, unroutable, too_large, routing_key_too_long, refused
     text: str
-    attempts: int = 1  # how many attempts this record stands for
+    attempts: int = 1  # the number of attempts that this record stands for
 
 
 class Outcomes(NamedTuple):

@@ -23,7 +23,7 @@ class EntrySink(Protocol):
 
     A **reading** is one pass over the pending entries from the oldest on. The publisher asks for
     one with `Outcomes.reading` whenever it has forgotten what it had: after a lost channel, and
-    when it was told to. An offer of an earlier reading is dropped: it may lack older entries.
+    after `forget`. An offer of an earlier reading is dropped: it may lack older entries.
     """
 
     @property
@@ -36,9 +36,9 @@ class EntrySink(Protocol):
         ...
 
     def forget(self) -> None:
-        """Forget all but what is in flight, and ask for a new reading; never waits.
+        """Forget everything except what is in flight, and ask for a new reading; never waits.
 
-        For after an operator's order. What is in flight cannot be called back, but is not sent
-        again unless the new reading has it.
+        To be called after an operator's order. What is in flight cannot be called back, but it is
+        not sent again unless the new reading contains it.
         """
         ...

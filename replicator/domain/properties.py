@@ -1,4 +1,4 @@
-"""The AMQP properties of a message, and how its id is read back.
+"""The AMQP properties of a message, and how to read its id back.
 
 The properties of a live change stay within 64 encoded bytes, because a broker takes a quarter
 more messages a second below that size (docs/performance.md). The id names the outbox and the
@@ -18,7 +18,7 @@ _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 def outbox_id(seed: bytes) -> str:
-    """Return the 8 characters of ``a-z2-7`` that the first 40 bits of a UUID make."""
+    """Return the first 40 bits of a UUID as 8 characters of ``a-z2-7``."""
     bits = int.from_bytes(seed[:5], "big")
     return "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(35, -1, -5))
 

@@ -1,12 +1,12 @@
-"""Numbers that follow each other, as ranges."""
+"""Consecutive numbers as ranges."""
 
 from collections.abc import Iterable, Iterator
 
 
 def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Return the runs of consecutive numbers, first and last, in growing order.
+    """Return the first and the last of each run of consecutive numbers, in growing order.
 
-    Confirms mostly come in order, so that a thousand settled entries are one range to delete.
+    Confirms mostly come in order, so a thousand settled entries are one range to delete.
     """
     first = last = None
     for number in sorted(numbers):

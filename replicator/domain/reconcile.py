@@ -1,12 +1,16 @@
 """What a batch of a changefeed means: which entries, which changes of the document index.
 
-This is the heart of promise G2. A live change and an initial value take the same way: both are
-looked up in the index of what was put into the outbox before. An initial value with the same
-digest is nothing new; with another digest an ``update``; unknown, a ``create``. After the
-snapshot, rows of the index that were not seen are ``delete``s.
+This is the heart of promise G2. Live changes and initial values are treated alike: both are
+looked up in the index of what was put into the outbox before. An initial value
 
-Pure: the same batch against the same index gives the same plan, so a step whose commit failed is
-decided again.
+- with the same digest as in the index is nothing new,
+- with another digest is an ``update``,
+- that the index does not have is a ``create``.
+
+After the snapshot, every row of the index that it did not contain is a ``delete``.
+
+Pure: the same batch against the same index gives the same plan, so a step whose commit failed can
+be decided again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +39,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 class Plan(NamedTuple):
-    """What a batch means, beside what it changed in the index draft."""
+    """What a batch means, apart from what it changed in the index draft."""
 
     drafts: Sequence[Draft]
     seen: Sequence[int]  # row ids to mark as seen by the snapshot under way
@@ -47,7 +51,7 @@ class SnapshotRules(NamedTuple):
 
     origin: Origin  # of unknown documents: SNAPSHOT for a table's first publication, else RESYNC
     absorb_unknown: bool = False  # ``initial = "baseline"``: only record unknown documents
-    absorb_changed: bool = False  # the projection changed and the operator took it as baseline
+    absorb_changed: bool = False  # the projection changed, and the operator chose a baseline
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,14 @@ def reconcile(
     rules: TableRules,
     snapshot: SnapshotRules | None,
 ) -> Plan:
-    """Decide what a batch means against the index, and change the index's draft accordingly.
+    """Compare a batch with the index, decide what it means, and change the index's draft.
 
     Args:
-        changes: elements with a value, in feed order; states and errors are not among them.
+        changes: elements with a value, in feed order; without states and errors.
         keys: the primary key of each, normalised.
-        index: knows the rows of those keys.
-        rules: the table's own.
-        snapshot: what initial values mean; None when no snapshot is under way.
+        index: the draft, which knows the rows of those keys.
+        rules: those of the table.
+        snapshot: what initial values mean; None while no snapshot is under way.
 
     Raises:
         ValueError: an element is of a type that a table feed does not have, or an initial value
@@ -104,7 +108,7 @@ def reconcile(
             continue
         row_id = _take_live(change, key, index, drafts, rules=rules, snapshot=snapshot)
         # A document that was created while the snapshot ran, in a range already read, has no
-        # initial value: without this mark it would be taken for a deleted one.
+        # initial value: without this mark the sweep would see it as deleted.
         if snapshot is not None and row_id is not None:
             seen.append(row_id)
     return Plan(drafts, seen, compared)
@@ -145,7 +149,7 @@ def _compare(
     rules: TableRules,
     snapshot: SnapshotRules,
 ) -> Known:
-    """Compare one initial value with the index; return the row that now stands for it."""
+    """Compare one initial value with the index; returns the row that now stands for it."""
     row = index.get(key)
     new_digest = digest(change.new_val)
     if row is not None and row.digest == new_digest:

@@ -42,25 +42,24 @@ class RoutingKey:
         object.__setattr__(self, "_parts", tuple((text, name) for text, name, _, _ in parsed))
 
     def __str__(self) -> str:
-        """Give the template as the user wrote it."""
+        """Return the template as the user wrote it."""
         return self.template
 
     def format(self, db: str, table: str, op: str) -> str:
-        """Fill the template in for one message."""
+        """Return the routing key of one message."""
         values = {"db": db, "table": table, "op": op}
         return "".join(text if name is None else text + values[name] for text, name in self._parts)
 
     def longest(self, db: str, table: str) -> int:
-        """Count the bytes of the longest key that a message of this table can have."""
+        """Return the bytes of the longest key that a message of this table can have."""
         return max(len(self.format(db, table, op).encode()) for op in Op)
 
 
 def is_matched(binding: str, routing_key: str) -> bool:
-    """Return whether a topic exchange's binding takes a routing key.
+    """Return whether a topic exchange's binding matches a routing key.
 
-    A word is what stands between dots; ``*`` is one word and ``#`` any number of them, also none.
+    A word is what stands between dots; ``*`` is one word, ``#`` any number of words, including 0.
     """
-    # Where in the binding one can be after so many words of the key: each step is of one word.
     words = binding.split(".")
 
     def skipping(places: set[int]) -> set[int]:
@@ -71,6 +70,7 @@ def is_matched(binding: str, routing_key: str) -> bool:
                 reached.add(place)
         return reached
 
+    # The places in the binding that match the words of the key so far; each turn takes one word.
     places = skipping({0})
     for word in routing_key.split("."):
         after = {place for place in places if place < len(words) and words[place] == "#"}

@@ -1,7 +1,7 @@
 """Which rows of the document index a snapshot has seen: a bitmap in pages.
 
-Ten million dense row ids take 1.25 MB. Pages exist only where rows are, so that ids which have
-grown over years of creates and deletes cost nothing.
+Ten million dense row ids take 1.25 MB. Pages exist only where rows are, so ids that have grown
+over years of creates and deletes cost nothing.
 """
 
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ class SeenRows:
         page[bit >> 3] |= 1 << (bit & 7)
 
     def missing(self, row_ids: Iterable[int]) -> list[int]:
-        """Return those that were not marked, in their order."""
-        # In one expression: a million rows are asked for, and a call of their own takes longer.
+        """Return those that were not marked, in the given order."""
+        # One expression: for a million rows, a call for each takes longer.
         page_of = self._pages.get
         return [
             row_id

@@ -1,4 +1,4 @@
-"""Figures in words, as commands and the page say them."""
+"""Figures in words, as the commands and the page show them."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Return a number of bytes, in the largest unit that it has one of."""
+    """Return a number of bytes in the largest unit of which it has at least one."""
     unit = 0
     while number >= 1024 and unit < len(_UNITS) - 1:
         number /= 1024

@@ -7,12 +7,13 @@ from typing import Any
 from replicator_sandbox import protocol
 from replicator_sandbox.cursors import BatchLimits, FeedCursor, RowsCursor
 from replicator_sandbox.datum import decode, encode, refuse_literals
-from replicator_sandbox.engine import Engine, Job
+from replicator_sandbox.engine import Engine
 from replicator_sandbox.faults import Faults
 from replicator_sandbox.handshake import authenticate
 from replicator_sandbox.protocol import FRAME, MAX_QUERY_BYTES, QueryType
 from replicator_sandbox.query_text import query_text
 from replicator_sandbox.reql_errors import ReqlError, client_error, compile_error, logic
+from replicator_sandbox.state import Job
 from replicator_sandbox.storage import SERVER_NAME
 from replicator_sandbox.terms.core import Query, check_terms, to_sequence
 from replicator_sandbox.terms.kinds import (

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from replicator_sandbox.accounts import Accounts
-from replicator_sandbox.engine import VERSION
 from replicator_sandbox.scram import HandshakeError, ScramExchange
+from replicator_sandbox.state import VERSION
 
 _MAGIC = struct.Struct("<L")
 _V1_0 = 0x34C2BDC3

@@ -10,12 +10,12 @@ import platform
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from replicator_sandbox.accounts import ADMIN
 from replicator_sandbox.datum import Datum
 from replicator_sandbox.pseudo_types import time_at
 from replicator_sandbox.reql_errors import ReqlError, logic
+from replicator_sandbox.state import ServerState
 from replicator_sandbox.storage import (
     SERVER_NAME,
     SYSTEM_DATABASE,
@@ -23,9 +23,6 @@ from replicator_sandbox.storage import (
     Database,
     Table,
 )
-
-if TYPE_CHECKING:
-    from replicator_sandbox.engine import Engine
 
 Row = dict[str, Datum]
 Write = Callable[[Row | None, Row | None], None]
@@ -76,9 +73,9 @@ class SystemTable:
 class SystemTables:
     """All system tables of one server."""
 
-    def __init__(self, engine: "Engine") -> None:
-        """Make the tables that show ``engine``."""
-        self._engine = engine
+    def __init__(self, state: ServerState) -> None:
+        """Make the tables that show ``state``."""
+        self._state = state
         self._started_at = time.time()
         tables = (
             SystemTable("cluster_config", _cluster_config),
@@ -105,16 +102,16 @@ class SystemTables:
         return next((t.name for t in self.by_name.values() if t.id == table_id), None)
 
     def _table_config(self) -> list[Row]:
-        return [table.config() for table in self._engine.catalog.tables()]
+        return [table.config() for table in self._state.catalog.tables()]
 
     def _table_status(self) -> list[Row]:
-        return [table.status() for table in self._engine.catalog.tables()]
+        return [table.status() for table in self._state.catalog.tables()]
 
     def _db_config(self) -> list[Row]:
-        return [database.config() for database in self._engine.catalog.databases.values()]
+        return [database.config() for database in self._state.catalog.databases.values()]
 
     def _users(self) -> list[Row]:
-        passwords = self._engine.accounts.passwords
+        passwords = self._state.accounts.passwords
         return [{"id": user, "password": passwords[user].is_set} for user in sorted(passwords)]
 
     def _permissions(self) -> list[Row]:
@@ -128,7 +125,7 @@ class SystemTables:
                 "permissions": everything,
             },
         ]
-        for (user, place), permissions in sorted(self._engine.accounts.grants.items()):
+        for (user, place), permissions in sorted(self._state.accounts.grants.items()):
             row: Row = {"id": [user, *place], "user": user, "permissions": permissions}
             if place:
                 row["database"] = self._database_name(place[0])
@@ -148,16 +145,16 @@ class SystemTables:
         return self.name_of(table_id) if table is None else table.name
 
     def _database(self, database_id: Datum) -> Database | None:
-        databases = self._engine.catalog.databases.values()
+        databases = self._state.catalog.databases.values()
         return next((item for item in databases if item.id == database_id), None)
 
     def _table(self, table_id: Datum) -> Table | None:
-        return next((t for t in self._engine.catalog.tables() if t.id == table_id), None)
+        return next((t for t in self._state.catalog.tables() if t.id == table_id), None)
 
     def _server_config(self) -> list[Row]:
         return [
             {
-                "id": self._engine.server_id,
+                "id": self._state.server_id,
                 "name": SERVER_NAME,
                 "tags": ["default"],
                 "cache_size_mb": "auto",
@@ -168,13 +165,13 @@ class SystemTables:
         started_at = time_at(self._started_at)
         return [
             {
-                "id": self._engine.server_id,
+                "id": self._state.server_id,
                 "name": SERVER_NAME,
                 "network": {
                     "canonical_addresses": [],
                     "connected_to": {},
                     "hostname": platform.node(),
-                    "reql_port": self._engine.port,
+                    "reql_port": self._state.port,
                     "time_connected": started_at,
                 },
                 "process": {
@@ -182,23 +179,23 @@ class SystemTables:
                     "cache_size_mb": 0,
                     "pid": os.getpid(),
                     "time_started": started_at,
-                    "version": self._engine.version,
+                    "version": self._state.version,
                 },
             }
         ]
 
     def _jobs(self) -> list[Row]:
-        return [job.row() for job in self._engine.jobs.values()]
+        return [job.row() for job in self._state.jobs.values()]
 
     def _write_job(self, old: Row | None, new: Row | None) -> None:
         if new is not None or old is None:
             raise logic("The `rethinkdb.jobs` system table only allows deletions.")
-        job = self._engine.jobs.get(old["id"][1])
+        job = self._state.jobs.get(old["id"][1])
         if job is not None:
             job.kill()
 
     def _write_user(self, old: Row | None, new: Row | None) -> None:
-        accounts = self._engine.accounts
+        accounts = self._state.accounts
         if new is None:
             user = "" if old is None else old["id"]
             if user == ADMIN:
@@ -221,7 +218,7 @@ class SystemTables:
             raise logic(f"Expected an object, string or boolean for `password`, got {password}.")
 
     def _write_db_config(self, old: Row | None, new: Row | None) -> None:
-        catalog = self._engine.catalog
+        catalog = self._state.catalog
         if old is None and new is not None:
             catalog.create_database(new["name"])
         elif new is None and old is not None:
@@ -232,7 +229,7 @@ class SystemTables:
                 catalog.rename_database(database, new["name"])
 
     def _write_table_config(self, old: Row | None, new: Row | None) -> None:
-        catalog = self._engine.catalog
+        catalog = self._state.catalog
         if old is None:
             raise self._no_such_table()
         table = self._table(old["id"])

@@ -5,9 +5,8 @@ Every method checks the permission of the user who asks, so no term has to.
 
 from collections.abc import Iterable
 from collections.abc import Sequence as AnySequence
-from typing import TYPE_CHECKING
 
-from replicator_sandbox.accounts import Place
+from replicator_sandbox.accounts import Accounts, Place
 from replicator_sandbox.changefeed import (
     Feed,
     FeedOptions,
@@ -22,11 +21,6 @@ from replicator_sandbox.reql_errors import ReqlError, feed_refused, logic
 from replicator_sandbox.spans import KeyRange, Span
 from replicator_sandbox.storage import SYSTEM_DATABASE, SYSTEM_DATABASE_ID, Table
 from replicator_sandbox.system_tables import SystemTable
-from replicator_sandbox.terms.core import Query
-from replicator_sandbox.terms.kinds import Sequence
-
-if TYPE_CHECKING:
-    from replicator_sandbox.engine import Engine
 
 
 class TableAccess:
@@ -39,14 +33,14 @@ class TableAccess:
     id: str
     place: Place
 
-    def __init__(self, engine: "Engine", user: str) -> None:
+    def __init__(self, accounts: Accounts, user: str) -> None:
         """Act for ``user``."""
-        self.engine = engine
+        self.accounts = accounts
         self.user = user
 
     def require(self, permission: str) -> None:
         """Raise unless the user has ``permission`` on this table."""
-        self.engine.accounts.require(self.user, permission, self.place)
+        self.accounts.require(self.user, permission, self.place)
 
     def denied(self) -> ReqlError | None:
         """Return the error of a user who may not read this table now, if so."""
@@ -82,9 +76,9 @@ class TableAccess:
 class UserTable(TableAccess):
     """A table of documents."""
 
-    def __init__(self, engine: "Engine", user: str, table: Table) -> None:
+    def __init__(self, accounts: Accounts, user: str, table: Table) -> None:
         """Give ``user`` access to ``table``."""
-        super().__init__(engine, user)
+        super().__init__(accounts, user)
         self.table = table
         self.name = table.name
         self.database_name = table.database.name
@@ -110,18 +104,14 @@ class UserTable(TableAccess):
         """Commit one document; False when nothing changed."""
         return self.table.put(key, old, new)
 
-    def scan(self, query: Query, span: Span | None = None) -> Sequence:
-        """Return the documents of a range, or all, in no order that is promised."""
-        del query
+    def documents(self, span: Span) -> Iterable[bytes]:
+        """Return the documents of ``span``, in no promised order."""
         self.require("read")
-        chosen = span or KeyRange()
-        if isinstance(chosen, KeyRange):
-            keys = self.table.keys_in(chosen.low, chosen.high)
+        if isinstance(span, KeyRange):
+            keys = self.table.keys_in(span.low, span.high)
         else:
-            keys = [key for key in self.table.keys_in() for _ in range(chosen.count(key))]
-        return Sequence(
-            self.table.documents(keys), "TABLE_SLICE", table=self, source=self, span=chosen
-        )
+            keys = [key for key in self.table.keys_in() for _ in range(span.count(key))]
+        return self.table.documents(keys)
 
     def feed(self, span: Span, transforms: AnySequence[Transform], options: FeedOptions) -> Feed:
         """Open a changefeed on a part of the table."""
@@ -145,9 +135,9 @@ class SystemTableAccess(TableAccess):
 
     primary_key = "id"
 
-    def __init__(self, engine: "Engine", user: str, table: SystemTable) -> None:
+    def __init__(self, accounts: Accounts, user: str, table: SystemTable) -> None:
         """Give ``user`` access to ``table``."""
-        super().__init__(engine, user)
+        super().__init__(accounts, user)
         self.table = table
         self.name = table.name
         self.database_name = SYSTEM_DATABASE
@@ -183,15 +173,10 @@ class SystemTableAccess(TableAccess):
         self.table.write(None if old is None else decode(old), None if new is None else decode(new))
         return True
 
-    def scan(self, query: Query, span: Span | None = None) -> Sequence:
-        """Return the rows."""
-        del query
+    def documents(self, span: Span) -> Iterable[bytes]:
+        """Return the rows of ``span``."""
         self.require("read")
-        chosen = span or KeyRange()
-        rows: Iterable[bytes] = [
-            row for key, row in self._texts().items() for _ in range(chosen.count(key))
-        ]
-        return Sequence(rows, "TABLE_SLICE", table=self, source=self, span=chosen)
+        return [row for key, row in self._texts().items() for _ in range(span.count(key))]
 
     def feed(self, span: Span, transforms: AnySequence[Transform], options: FeedOptions) -> Feed:
         """Open a changefeed on the rows."""

@@ -12,8 +12,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
-from replicator.domain.retry import Backoff
 from replicator.publisher import delivery
+from replicator.retry import Backoff
 from tests.support.consumer import Consumer
 from tests.support.proxy import TcpProxy
 from tests.support.publishing import (

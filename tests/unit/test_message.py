@@ -1,4 +1,4 @@
-"""Message ids, headers, bodies, backoff and feed states: the small decisions."""
+"""Message ids, headers, bodies and feed states: the small decisions."""
 
 import datetime as dt
 import json
@@ -7,7 +7,6 @@ import uuid
 
 import msgspec
 import pytest
-import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +20,6 @@ from replicator.domain.properties import (
     message_id,
     outbox_id,
 )
-from replicator.domain.retry import OUTBOX, Backoff
 
 
 def entry(origin: Origin = Origin.FEED) -> Entry:
@@ -88,27 +86,6 @@ def test_a_deleted_document_is_told_by_its_key(primary_key: str, key: str) -> No
     document = key_document(primary_key, json.dumps(key, ensure_ascii=False))
 
     assert json.loads(document) == {primary_key: key}
-
-
-@given(attempt=st.integers(1, 10_000))
-def test_waits_double_and_stay_below_the_most(attempt: int) -> None:
-    backoff = Backoff(0.5, 8.0)
-
-    assert backoff.seconds(1) == 0.5
-    assert backoff.seconds(attempt) == min(8.0, 0.5 * 2.0 ** min(attempt - 1, 20))
-
-
-@pytest.mark.parametrize("backoff", [OUTBOX])
-@pytest.mark.parametrize("attempt", [1, 2, 3, 10, 5000])
-def test_jitter_makes_a_wait_longer_but_never_than_the_most(backoff: Backoff, attempt: int) -> None:
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-    state.attempt_number = attempt
-    shortest = min(backoff.seconds(attempt), backoff.most_seconds - backoff.initial_seconds)
-
-    waits = [backoff.wait()(state) for _ in range(20)]
-
-    assert all(shortest <= wait <= backoff.most_seconds for wait in waits)
-    assert len(set(waits)) > 1
 
 
 @pytest.mark.parametrize("state", FeedState)

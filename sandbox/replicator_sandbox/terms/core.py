@@ -8,11 +8,12 @@ refused before anything runs. Numbers of terms: RethinkDB's ql2.proto.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replicator_sandbox import floats as doubles
 from replicator_sandbox import pseudo_types
 from replicator_sandbox.datum import PSEUDO_TYPE, Datum, type_name
+from replicator_sandbox.engine import Engine
 from replicator_sandbox.reql_errors import ReqlError, compile_error, logic, resource_limit
 from replicator_sandbox.terms.kinds import (
     DatabaseValue,
@@ -25,11 +26,8 @@ from replicator_sandbox.terms.kinds import (
     counted,
     describe,
     is_table,
+    scan,
 )
-
-if TYPE_CHECKING:
-    from replicator_sandbox.engine import Engine
-    from replicator_sandbox.table_access import AnyTable
 
 ARRAY_LIMIT = 100_000
 _ARGS = 154
@@ -120,7 +118,7 @@ def _check_arity(known: Term, arguments: list[Any]) -> None:
 class Query:
     """One running query: who asks, on what, with which global options (still as terms)."""
 
-    engine: "Engine"
+    engine: Engine
     user: str
     options: dict[str, Any] = field(default_factory=dict)
     has_literals: bool = False
@@ -332,8 +330,7 @@ def to_sequence(query: Query, value: Value) -> Sequence:
     if isinstance(value, Sequence):
         return value
     if is_table(value):
-        table: AnyTable = value
-        return table.scan(query)
+        return scan(value)
     datum = query.to_datum(value)
     if isinstance(datum, list):
         return Sequence(datum, kind="ARRAY")

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replicator_sandbox.changefeed import Feed, FeedOptions, Transform
 from replicator_sandbox.datum import Datum, decode
 from replicator_sandbox.reql_errors import logic
-from replicator_sandbox.spans import Span
-
-if TYPE_CHECKING:
-    from replicator_sandbox.table_access import AnyTable
-    from replicator_sandbox.terms.core import Query
+from replicator_sandbox.spans import KeyRange, Span
+from replicator_sandbox.table_access import AnyTable
 
 Value = Any
 """A datum, or one of the classes below."""
@@ -31,7 +28,7 @@ class DatabaseValue:
 class RowValue:
     """One document of a table, or the place where it would be."""
 
-    table: "AnyTable"
+    table: AnyTable
     key_value: Datum
     key: bytes
 
@@ -52,8 +49,8 @@ class Sequence:
 
     elements: Iterable[Any]
     kind: str = "SEQUENCE"
-    table: "AnyTable | None" = None
-    source: "AnyTable | None" = None
+    table: AnyTable | None = None
+    source: AnyTable | None = None
     span: Span | None = None
     transforms: tuple[Transform, ...] = ()
     refusal: str = "Cannot call `changes` on an eager stream."
@@ -61,6 +58,12 @@ class Sequence:
     def data(self) -> Iterable[Datum]:
         """Return the elements as data."""
         return (decode(item) if type(item) is bytes else item for item in self.elements)
+
+
+def scan(table: AnyTable, span: Span | None = None) -> Sequence:
+    """Return the documents of ``table``, or of the part of it that ``span`` names."""
+    chosen = span or KeyRange()
+    return Sequence(table.documents(chosen), "TABLE_SLICE", table=table, source=table, span=chosen)
 
 
 @dataclass(slots=True)
@@ -76,9 +79,9 @@ class FeedValue:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """``r.func``: its parameters and body, and the variables around it."""
+    """``r.func``: its parameters and body, the variables around it, and how to evaluate it."""
 
-    query: "Query"
+    evaluate: Callable[[Any, Scope], Value]
     parameters: tuple[int, ...]
     body: Any
     scope: Scope
@@ -94,7 +97,7 @@ class Function:
         scope.update(zip(self.parameters, arguments, strict=True))
         if len(arguments) == 1:
             scope[IMPLICIT] = arguments[0]
-        return self.query.evaluate(self.body, scope)
+        return self.evaluate(self.body, scope)
 
 
 def is_table(value: Value) -> bool:

@@ -9,7 +9,7 @@ from replicator_sandbox.datum import Datum, compare, decode, equal, type_name
 from replicator_sandbox.keys import LOWEST
 from replicator_sandbox.protocol import ErrorType
 from replicator_sandbox.reql_errors import ReqlError, logic
-from replicator_sandbox.terms.core import Call, term, to_sequence
+from replicator_sandbox.terms.core import Call, Query, term, to_sequence
 from replicator_sandbox.terms.determinism import is_deterministic
 from replicator_sandbox.terms.kinds import FeedValue, Function, Sequence, Value, is_table
 from replicator_sandbox.terms.logic import is_true
@@ -238,7 +238,7 @@ def _order(call: Call, index: int) -> Callable[[Datum, Datum], int]:
     by = value.field if isinstance(value, Descending) else value
 
     def order(a: Datum, b: Datum) -> int:
-        left, right = _sort_value(a, by), _sort_value(b, by)
+        left, right = _sort_value(call.query, a, by), _sort_value(call.query, b, by)
         if left is LOWEST or right is LOWEST:
             return sign * ((left is not LOWEST) - (right is not LOWEST))
         return sign * compare(left, right)
@@ -246,9 +246,9 @@ def _order(call: Call, index: int) -> Callable[[Datum, Datum], int]:
     return order
 
 
-def _sort_value(item: Datum, by: Any) -> Any:
+def _sort_value(query: Query, item: Datum, by: Any) -> Any:
     if isinstance(by, Function):
-        return by.query.to_datum(by.call(item))
+        return query.to_datum(by.call(item))
     return item[by] if isinstance(item, dict) and by in item else LOWEST
 
 

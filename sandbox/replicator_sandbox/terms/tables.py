@@ -12,7 +12,7 @@ from replicator_sandbox.spans import KeyRange, KeySet
 from replicator_sandbox.storage import SYSTEM_DATABASE, SYSTEM_DATABASE_ID
 from replicator_sandbox.table_access import AnyTable, SystemTableAccess, UserTable
 from replicator_sandbox.terms.core import Call, term
-from replicator_sandbox.terms.kinds import DatabaseValue, RowValue, Sequence, Value, is_table
+from replicator_sandbox.terms.kinds import DatabaseValue, RowValue, Sequence, Value, is_table, scan
 from replicator_sandbox.terms.sequences import no_index
 from replicator_sandbox.terms.values import MINVAL, Extremum
 
@@ -80,8 +80,8 @@ def table(call: Call) -> Value:
         found = engine.system.by_name.get(name)
         if found is None:
             raise op_failed(f"Table `{database}.{name}` does not exist.")
-        return SystemTableAccess(engine, user, found)
-    return UserTable(engine, user, engine.catalog.table(database, name))
+        return SystemTableAccess(engine.accounts, user, found)
+    return UserTable(engine.accounts, user, engine.catalog.table(database, name))
 
 
 @term(57, "db_create", 1)
@@ -308,7 +308,7 @@ def get_all(call: Call) -> Value:
         if value is None:
             raise call.at(index, missing("Keys cannot be NULL."))
         keys.append(key_bytes(value))
-    result = found.scan(call.query, KeySet(keys))
+    result = scan(found, KeySet(keys))
     result.kind = "SELECTION"
     return result
 
@@ -329,7 +329,7 @@ def between(call: Call) -> Value:
     _check_index(call, found)
     low = _bound(call, 1, closed=_is_closed(call, "left_bound", default="closed"))
     high = _bound(call, 2, closed=not _is_closed(call, "right_bound", default="open"))
-    return found.scan(call.query, KeyRange(low, high))
+    return scan(found, KeyRange(low, high))
 
 
 def _is_closed(call: Call, name: str, *, default: str) -> bool:

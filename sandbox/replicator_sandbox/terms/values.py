@@ -29,7 +29,7 @@ def args(call: Call) -> Value:
 def func(call: Call) -> Value:
     """Return a function with its parameters."""
     parameters = call.datum(0)
-    return Function(call.query, tuple(parameters), call.arguments[1], call.scope)
+    return Function(call.query.evaluate, tuple(parameters), call.arguments[1], call.scope)
 
 
 @term(10, "var", 1)

@@ -26,6 +26,7 @@ from replicator_sandbox.terms.kinds import (
     Value,
     describe,
     is_table,
+    scan,
 )
 from replicator_sandbox.terms.tables import table_argument
 
@@ -235,7 +236,7 @@ def _targets(call: Call) -> tuple[AnyTable, list[tuple[bytes, Datum]]]:
     if isinstance(value, RowValue):
         return value.table, [(value.key, value.key_value)]
     if is_table(value):
-        value = value.scan(call.query)
+        value = scan(value)
     if isinstance(value, (Sequence, FeedValue)):
         if isinstance(value, FeedValue) or value.table is None:
             raise call.at(0, logic(f"Expected type SELECTION but found {describe(value)}"))
