@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from replicator.errors import ReplicatorError
 
@@ -23,6 +23,9 @@ Level = Literal["debug", "info", "warning", "error"]
 HIDDEN = "***"
 
 _MAX_SAID = 16
+# Every loss that the drivers log is an exception too, and is told once, by us. Tornado logs what
+# clients of the HTTP server do wrong.
+_UNHEARD = ("pika", "rethinkdb", "tornado.general")
 
 _PASSWORD_KEY = re.compile(r"(^|_)(password|passwd|secret|token)$", re.IGNORECASE)
 _PASSWORD_PARAMETER = re.compile(r"((?:password|passwd|secret|token)=)[^&\s]*", re.IGNORECASE)
@@ -71,22 +74,27 @@ def _redacted(key: str, value: object) -> object:
     return value
 
 
-def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    """Hide passwords (a structlog processor): values named so, and those inside URLs."""
-    return {key: _redacted(key, value) for key, value in event_dict.items()}
-
-
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def flatten_exception(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    """Put an exception and its causes on one line (a structlog processor).
+# Processors of structlog.
 
-    A trace is for whoever debugs the program: `configure_logging` leaves it whole at ``debug``.
-    """
-    error = _exception_of(event_dict.pop("exc_info", None))
+
+def _redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Hide passwords: values named so, and those inside URLs."""
+    return {key: _redacted(key, value) for key, value in event_dict.items()}
+
+
+def _flatten_exception(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Put an exception and its causes on one line."""
+    # As structlog and the standard library take it: an exception, its three parts, or a wish.
+    error = event_dict.pop("exc_info", None) or None
+    if error is True:
+        error = sys.exception()
+    elif isinstance(error, tuple):
+        error = error[1]
     links = []
     while error is not None:
         links.append(_one_line(error))
@@ -96,28 +104,10 @@ def flatten_exception(_logger: WrappedLogger, _method: str, event_dict: EventDic
     return event_dict
 
 
-def _exception_of(exc_info: object) -> BaseException | None:
-    if isinstance(exc_info, BaseException):
-        return exc_info
-    if isinstance(exc_info, tuple):
-        return cast("ExcInfo", exc_info)[1]
-    return sys.exc_info()[1] if exc_info else None
-
-
-class _DriversAreQuiet(logging.Filter):
-    """Drop what the two drivers log: every loss is an exception too, and is told once, by us.
-
-    pika logs each failed attempt several times with its traceback, and the RethinkDB driver logs
-    the failure to shut a socket whose peer is gone.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything else pass."""
-        return record.name.partition(".")[0] not in ("pika", "rethinkdb")
-
-
-class _Output(logging.StreamHandler[TextIO]):
-    """The one handler of this program, told apart from those that others put on the root."""
+def _name_component(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Name the library that a line is from."""
+    event_dict.setdefault("component", event_dict["_record"].name)
+    return event_dict
 
 
 def configure_logging(
@@ -128,14 +118,12 @@ def configure_logging(
     """Send all logs to ``stream`` (default: standard error). Safe to repeat: the last call counts.
 
     ``auto`` means ``console`` on a terminal and ``json`` elsewhere. Libraries are heard from
-    ``warning`` up, whatever the level; the two drivers are not heard at all.
+    ``warning`` up, whatever the level. A trace is for whoever debugs the program: it is written at
+    the level ``debug`` only.
     """
     out = stream if stream is not None else sys.stderr
-    if format == "auto":
-        format = "console" if out.isatty() else "json"  # noqa: A001
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -143,48 +131,29 @@ def configure_logging(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
     )
-    handler = _Output(out)
-    handler.addFilter(_DriversAreQuiet())
+    handler = logging.StreamHandler(out)
+    handler.addFilter(lambda record: not record.name.startswith(_UNHEARD))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _name_component],
-            processors=_rendering(format, level, colors=out.isatty()),
+            foreign_pre_chain=[*shared, _name_component],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info if level == "debug" else _flatten_exception,
+                _redact,
+                _renderer(format, is_terminal=out.isatty()),
+            ],
         )
     )
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        if isinstance(old, _Output):
-            root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("replicator").setLevel(threshold)
 
 
-def _rendering(format: Format, level: Level, *, colors: bool) -> list[Processor]:  # noqa: A002
-    exception: Processor = (
-        structlog.processors.format_exc_info if level == "debug" else flatten_exception
-    )
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        if format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
-    )
-    return [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        exception,
-        redact,
-        renderer,
-    ]
-
-
-def _name_component(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    record: logging.LogRecord = event_dict["_record"]
-    event_dict.setdefault("component", record.name)
-    return event_dict
+def _renderer(format: Format, *, is_terminal: bool) -> Processor:  # noqa: A002
+    if format == "console" or (format == "auto" and is_terminal):
+        plain = structlog.dev.plain_traceback
+        return structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)
+    return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
 
 
 def get_logger(component: str) -> FilteringBoundLogger:

@@ -97,8 +97,10 @@ def test_libraries_are_heard_from_warning_up_at_every_level(level: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("driver", ["rethinkdb.net", "pika.adapters.blocking_connection"])
-def test_the_drivers_are_not_heard_since_their_losses_are_told_as_errors(driver: str) -> None:
+@pytest.mark.parametrize(
+    "driver", ["rethinkdb.net", "pika.adapters.blocking_connection", "tornado.general"]
+)
+def test_what_is_told_as_an_error_or_is_a_clients_fault_is_not_heard(driver: str) -> None:
     stream = io.StringIO()
     configure_logging("json", stream=stream)
 
