@@ -3,42 +3,33 @@
 Reads what the parts publish of themselves; changes nothing, and knows no secret.
 """
 
+import collections
 import time
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import Counter
 
 from replicator import __version__
 from replicator.config import Settings
-from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
 from replicator.domain.instants import shown as instant
-from replicator.domain.model import TableName
 from replicator.following import Following
-from replicator.log import redact_text
 from replicator.metrics import Metrics
 from replicator.outbox.opening import open_database
 from replicator.publisher.publisher import Publisher
 from replicator.store.store import Store
+from replicator.web.facts import Facts, feed_facts, oldest_age_seconds, outbox_facts, shown
 from replicator.web.history import RATE_SECONDS, SAMPLE_SECONDS, Flow, History, Sample
-from replicator.web.server import Facts, Verdict
 from replicator.web.troubles import UNROUTABLE_SECONDS, Signs, find_troubles, hint_for
 
 _STORE_STANDS_STILL_SECONDS: Final = 60.0
 # A reader or the publisher may wait a minute between attempts, and as long in one of them.
 _LOOP_STANDS_STILL_SECONDS: Final = 180.0
-# A server may say much in an error; its beginning tells what is wrong.
-_MOST_ERROR_CHARACTERS: Final = 1000
-
-
-def _shown(error: str | None) -> str | None:
-    """Return an error's text as it may be shown: no password, no book."""
-    return error and redact_text(error)[:_MOST_ERROR_CHARACTERS]
 
 
 class Observation:
-    """What the HTTP server shows (`replicator.web.server.Observed`); any thread may ask."""
+    """What the HTTP server shows (`replicator.web.server.Observed`), on the server's thread."""
 
     def __init__(
         self,
@@ -58,7 +49,7 @@ class Observation:
         self._history = History()
         self.is_stopping = False
         metrics.connected.labels("rethinkdb").set_function(lambda: float(following.is_connected))
-        metrics.outbox_oldest_age.set_function(self._oldest_age)
+        metrics.outbox_oldest_age.set_function(lambda: oldest_age_seconds(store.status.totals))
         metrics.outbox_max_entries.set(settings.outbox.max_entries)
         metrics.outbox_max_bytes.set(settings.outbox.max_bytes)
 
@@ -66,150 +57,110 @@ class Observation:
         """Return the metrics in Prometheus' text format."""
         return self._metrics.render()
 
-    def liveness(self) -> Verdict:
-        """Return whether every loop makes progress."""
+    def liveness(self) -> Facts:
+        """Return whether every loop makes progress; else which do not."""
+        stuck = list(self._stuck())
+        return {"live": not stuck, "stuck": stuck}
+
+    def _stuck(self) -> Iterator[str]:
         now = time.monotonic()
-        stuck = []
-        if now - self._store.status.stepped_at > _STORE_STANDS_STILL_SECONDS:
-            stuck.append("store")
-        if now - self._publisher.status().turned_at > _LOOP_STANDS_STILL_SECONDS:
-            stuck.append("publisher")
-        stuck += [
-            f"reader {reader.name}"
-            for reader in self._following.readers
-            if not reader.is_waiting_for_store
-            and now - reader.progressed_at > _LOOP_STANDS_STILL_SECONDS
-        ]
+        long_ago = now - _LOOP_STANDS_STILL_SECONDS
+        if self._store.status.stepped_at < now - _STORE_STANDS_STILL_SECONDS:
+            yield "store"
+        if self._publisher.status().turned_at < long_ago:
+            yield "publisher"
+        for reader in self._following.readers:
+            if not reader.is_waiting_for_store and reader.progressed_at < long_ago:
+                yield f"reader {reader.name}"
         if (discovery := self._following.discovery) is not None:
             listing = discovery.status
-            is_late = now - listing.progressed_at > _LOOP_STANDS_STILL_SECONDS
-            if is_late and not listing.is_waiting:
-                stuck.append("discovery")
-        return Verdict(not stuck, {"live": not stuck, "stuck": stuck})
+            if not listing.is_waiting and listing.progressed_at < long_ago:
+                yield "discovery"
 
-    def readiness(self) -> Verdict:
+    def readiness(self) -> Facts:
         """Return whether every feed is ready and the broker takes messages; else what is not."""
-        status = self._store.status
-        not_ready: list[dict[str, Any]] = [
-            {
-                "part": "feed",
-                "table": str(feed.name),
-                "state": feed.state.value,
-                "since": instant(feed.state_since),
-                "error": _shown(feed.last_error) if feed.state is FeedState.LOST else None,
-            }
-            for feed in status.feeds.values()
-            if feed.state is not FeedState.READY
-        ]
-        not_ready += self._not_discovered({feed.name for feed in status.feeds.values()})
-        if status.error is not None:
-            not_ready.append(
-                {
-                    "part": "outbox",
-                    "since": instant(status.error_at),
-                    "error": _shown(status.error),
-                }
-            )
-        if self.is_stopping:
-            not_ready.append({"part": "service", "state": "stopping"})
-        is_source_ready = not not_ready
-        not_ready += self._broker_not_ready()
-        for cause in not_ready:
-            cause["hint"] = hint_for(str(cause["part"]), cause.get("state"))
-        facts: dict[str, object] = {"ready": not not_ready}
-        if not_ready:
-            facts["not_ready"] = not_ready
-            if is_source_ready:
+        causes = list(self._causes())
+        facts: Facts = {"ready": not causes}
+        if causes:
+            facts["not_ready"] = causes
+            if all(cause["part"] == "broker" for cause in causes):
                 facts["degraded"] = "buffering"
-        return Verdict(not not_ready, facts)
+        return facts
 
-    def _broker_not_ready(self) -> list[dict[str, Any]]:
-        broker = self._publisher.status()
-        if broker.is_connected and not broker.is_blocked:
-            return []
-        return [
-            {
-                "part": "broker",
-                "state": "blocked" if broker.is_blocked else "disconnected",
-                "since": instant(int(broker.since * 1e6)),
-                "error": _shown(broker.error),
-            }
-        ]
+    def _causes(self) -> Iterator[Facts]:
+        status, broker = self._store.status, self._publisher.status()
+        for feed in status.feeds.values():
+            if feed.state is not FeedState.READY:
+                error = feed.last_error if feed.state is FeedState.LOST else None
+                since = instant(feed.state_since)
+                yield _cause("feed", feed.state, since, error, table=str(feed.name))
+        yield from self._undiscovered()
+        if status.error is not None:
+            yield _cause("outbox", "unwritable", instant(status.error_at), status.error)
+        if self.is_stopping:
+            yield _cause("service", "stopping")
+        if broker.is_blocked or not broker.is_connected:
+            state = "blocked" if broker.is_blocked else "disconnected"
+            yield _cause("broker", state, _moment(broker.since), broker.error)
 
-    def _not_discovered(self, with_feed: Collection[TableName]) -> list[dict[str, Any]]:
-        """Return what is not known, or not followed yet, of the tables of whole databases."""
+    def _undiscovered(self) -> Iterator[Facts]:
+        """Say what is not known, or not followed yet, of the tables of whole databases."""
         if (discovery := self._following.discovery) is None:
-            return []
+            return
+        with_feed = {feed.name for feed in self._store.status.feeds.values()}
+        for name in sorted(self._following.wanted - with_feed):
+            yield _cause("feed", FeedState.LOST, table=str(name))
         listing = discovery.status
-        found: list[dict[str, Any]] = [
-            {"part": "feed", "table": str(name), "state": FeedState.LOST.value, "since": None}
-            for name in sorted(self._following.wanted - set(with_feed))
-        ]
         if not listing.is_current:
-            found.append(
-                {
-                    "part": "discovery",
-                    "state": "the list of tables is not known",
-                    "since": instant(int(listing.since * 1e6)),
-                    "error": _shown(listing.error),
-                }
-            )
-        return found
+            state = "the list of tables is not known"
+            yield _cause("discovery", state, _moment(listing.since), listing.error)
 
     def facts(self) -> Facts:
         """Return the facts of ``/status`` and ``replicator status --json``."""
         status, broker = self._store.status, self._publisher.status()
-        facts: dict[str, Any] = {
+        facts: Facts = {
             "version": __version__,
             "running": True,
-            **self.readiness().facts,
-            "outbox": {
-                "id": status.outbox_id,
-                "pending": status.totals.pending,
-                "parked": status.totals.parked,
-                "bytes": status.totals.bytes,
-                "oldest_entry_age_seconds": round(self._oldest_age(), 3),
-                "max_entries": self._settings.outbox.max_entries,
-                "max_bytes": self._settings.outbox.max_bytes,
-                "full": status.is_full,
-                "error": _shown(status.error),
-            },
+            **self.readiness(),
+            "outbox": outbox_facts(
+                self._settings.outbox,
+                status.outbox_id,
+                status.totals,
+                is_full=status.is_full,
+                error=status.error,
+            ),
             "feeds": [feed_facts(feed) for feed in status.feeds.values()],
             "broker": {
                 "connected": broker.is_connected,
                 "blocked": broker.is_blocked,
-                "since": instant(int(broker.since * 1e6)),
+                "since": _moment(broker.since),
                 "in_flight": broker.in_flight,
                 "buffered": broker.buffered,
                 "refused": broker.refused,
+                "confirmed": _by_table(self._metrics.entries_confirmed).total(),
+                "unroutable": +_by_table(self._metrics.unroutable),  # without zeros
                 "exchange": self._settings.rabbitmq.exchange,
-                "error": _shown(broker.error),
+                "error": shown(broker.error),
             },
         }
-        facts["troubles"] = [each._asdict() for each in find_troubles(facts, self._signs())]
-        return facts
-
-    def _signs(self) -> Signs:
-        return Signs(
-            stuck=tuple(self.liveness().facts["stuck"]),
+        signs = Signs(
+            stuck=tuple(self._stuck()),
             is_disk_nearly_low=self._database.is_nearly_full(),
             unroutable=self._history.unroutable_within(UNROUTABLE_SECONDS),
             on_unroutable=self._settings.rabbitmq.on_unroutable,
             clock_moved_seconds=self._history.clock_moved_seconds(),
         )
-
-    def _oldest_age(self) -> float:
-        oldest = self._store.status.totals.oldest_captured_at
-        return max(0.0, time.time() - oldest / 1e6) if oldest is not None else 0.0
+        facts["troubles"] = [each._asdict() for each in find_troubles(facts, signs)]
+        return facts
 
     # The last hour.
 
     def sample(self) -> None:
-        """Take a sample for the history if one is due; for one thread, as often as it likes."""
+        """Take a sample for the history if one is due; asked as often as one likes."""
         monotonic = time.monotonic()
         if not self._history.is_due(monotonic):
             return
-        totals, broker, metrics = self._store.status.totals, self._publisher.status(), self._metrics
+        totals, metrics = self._store.status.totals, self._metrics
         captured = _by_table(metrics.changes_captured)
         confirmed = _by_table(metrics.entries_confirmed)
         self._history.add(
@@ -218,65 +169,47 @@ class Observation:
                 monotonic=monotonic,
                 pending=totals.pending,
                 parked=totals.parked,
-                in_flight=broker.in_flight,
-                oldest_entry_age_seconds=self._oldest_age(),
-                captured=sum(captured.values()),
-                confirmed=sum(confirmed.values()),
-                unroutable=sum(_by_table(metrics.unroutable).values()),
+                in_flight=self._publisher.status().in_flight,
+                oldest_entry_age_seconds=round(oldest_age_seconds(totals), 3),
+                captured=captured.total(),
+                confirmed=confirmed.total(),
+                unroutable=_by_table(metrics.unroutable).total(),
             ),
-            {table: Flow(n, confirmed.get(table, 0.0)) for table, n in captured.items()},
+            {table: Flow(n, confirmed[table]) for table, n in captured.items()},
         )
 
     def history(self) -> Facts:
         """Return the facts of ``/history``."""
-        samples, rates = self._history.samples(), self._history.rates()
+        samples = self._history.samples()
+        tables = {
+            table: {f"{name}_per_second": round(n, 3) for name, n in rate._asdict().items()}
+            for table, rate in self._history.rates().items()
+        }
         return {
             "interval_seconds": SAMPLE_SECONDS,
-            "at": [instant(int(each.at * 1e6)) for each in samples],
+            "at": [_moment(each.at) for each in samples],
             "age_seconds": [round(samples[-1].monotonic - each.monotonic, 1) for each in samples],
-            "pending": [int(each.pending) for each in samples],
-            "parked": [int(each.parked) for each in samples],
-            "in_flight": [int(each.in_flight) for each in samples],
-            "oldest_entry_age_seconds": [
-                round(each.oldest_entry_age_seconds, 3) for each in samples
-            ],
-            "captured": [int(each.captured) for each in samples],
-            "confirmed": [int(each.confirmed) for each in samples],
-            "unroutable": [int(each.unroutable) for each in samples],
-            "rates": {
-                "seconds": RATE_SECONDS,
-                "tables": {
-                    table: {name: round(value, 3) for name, value in rate._asdict().items()}
-                    for table, rate in rates.items()
-                },
-            },
+            **{name: [getattr(each, name) for each in samples] for name in Sample._fields[2:]},
+            "rates": {"seconds": RATE_SECONDS, "tables": tables},
         }
 
 
-def _by_table(counter: Counter) -> dict[str, float]:
+def _moment(seconds: float) -> str | None:
+    return instant(int(seconds * 1e6))
+
+
+def _cause(
+    part: str, state: str, since: str | None = None, error: str | None = None, **more: str
+) -> Facts:
+    """Return why the service is not ready, as ``/readyz`` says it."""
+    cause = {"part": part, "state": state, **more, "since": since, "error": shown(error)}
+    return cause | {"hint": hint_for(part, state)}
+
+
+def _by_table(counter: Counter) -> collections.Counter[str]:
     """Add up a counter's series by table."""
-    found: dict[str, float] = {}
+    found = collections.Counter[str]()
     for family in counter.collect():
         for series in family.samples:
-            table = series.labels["table"]
-            found[table] = found.get(table, 0.0) + series.value
+            found[series.labels["table"]] += int(series.value)
     return found
-
-
-def feed_facts(feed: Feed) -> dict[str, Any]:
-    """Return what ``/status`` says of a feed."""
-    return {
-        "table": str(feed.name),
-        "state": feed.state.value,
-        "since": instant(feed.state_since),
-        "ready_at": instant(feed.ready_at),
-        "changed_at": instant(feed.changed_at),
-        "captured": feed.captured,
-        "snapshot_documents": feed.compared,
-        "skipped": feed.skipped,
-        "gap": {"cause": feed.open_gap.cause.value, "from": instant(feed.open_gap.opened_at)}
-        if feed.open_gap is not None
-        else None,
-        "last_error": _shown(feed.last_error),
-        "last_error_at": instant(feed.last_error_at),
-    }

@@ -155,7 +155,7 @@ class Service:
         worker("publisher", self._publisher.run)
         worker("watchdog", self._following.watchdog.run)
         if self._web is not None:
-            worker("web", self._web.serve_forever)
+            worker("web", self._web.run)
         self._log.info(
             "starting",
             version=__version__,
@@ -231,11 +231,8 @@ class Service:
         reach(FaultPoint.STORE_STOPPED)
         self._following.watchdog.stop()
         if self._web is not None:
-            # It waits for its loop; a loop that hangs must not keep the process from ending.
-            closing = threading.Thread(target=self._web.shutdown, daemon=True)
-            closing.start()
-            closing.join(_JOIN_SECONDS)
-            self._web.server_close()
+            self._web.shut_down()
+            by_name["web"].join(_JOIN_SECONDS)
 
 
 def _spare_the_collector() -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from replicator.cli import options, output
-from replicator.cli.live import live_counts
+from replicator.cli.live import live_facts
 from replicator.composition import rabbitmq_broker, rethinkdb_server
 from replicator.config import Settings
 from replicator.domain.model import Op, TableName
@@ -23,7 +23,6 @@ from replicator.source.changefeed import FieldRules
 
 _UNREACHABLE = 1
 _PERMANENT = 2
-_UNROUTABLE: Final = "replicator_unroutable_total"
 _UNSEEN: Final = (
     "this compares the settings only: AMQP cannot list bindings or the queues of others"
 )
@@ -204,12 +203,12 @@ def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
     RabbitMQ has returned to a running service.
     """
     said, is_compared_whole = _compared(settings, keys)
-    returned = live_counts(settings.http.listen, _UNROUTABLE)
-    lost = {table: count for table, count in (returned or {}).items() if count}
+    live = live_facts(settings.http.listen)
+    lost: Mapping[str, int] = live["broker"]["unroutable"] if live else {}
     if lost:
-        tables = ", ".join(f"{table} {count:,.0f}" for table, count in sorted(lost.items()))
+        tables = ", ".join(f"{table} {count:,}" for table, count in sorted(lost.items()))
         said += f"; the service at {settings.http.listen} had unroutable messages: {tables}"
-    elif returned is not None:
+    elif live:
         said += f"; the service at {settings.http.listen} had no unroutable message"
     hint = None if is_compared_whole and not lost else _HINT_OF_BINDINGS
     return Finding("bindings", ok=True, message=said, hint=hint)

@@ -7,12 +7,12 @@ import typer
 
 from replicator.cli import naming, options, output
 from replicator.cli.output import Facts
-from replicator.cli.status import recorded_feed
 from replicator.domain.instants import shown
 from replicator.domain.words import duration
 from replicator.operators import listing
 from replicator.operators.feeds import request_resync, take_as_baseline
 from replicator.operators.listing import GapRow
+from replicator.web.facts import feed_facts
 
 app = typer.Typer(
     help="The feeds: where each table stands, and where changes may have been missed.",
@@ -33,7 +33,7 @@ def list_feeds(
     with database.reading() as connection:
         found = listing.list_feeds(connection)
     output.print_rows(
-        map(recorded_feed, found),
+        map(feed_facts, found),
         [
             "table",
             "state",

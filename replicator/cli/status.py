@@ -1,23 +1,19 @@
 """``replicator status``: feeds, outbox and broker at a glance."""
 
-import time
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from replicator import __version__
 from replicator.cli import options, output, summary
-from replicator.cli.live import live_counts, live_facts
+from replicator.cli.live import live_facts
 from replicator.cli.output import Facts
 from replicator.cli.watch import watch
 from replicator.config import Settings
-from replicator.domain.feed import Feed
-from replicator.observation import feed_facts
 from replicator.operators import listing
 from replicator.outbox.opening import open_database
+from replicator.web.facts import feed_facts, outbox_facts
 from replicator.web.troubles import find_troubles
-
-_CONFIRMED: Final = "replicator_entries_confirmed_total"
 
 
 def status(
@@ -41,7 +37,7 @@ def status(
     """
     settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
     if is_watching:
-        watch(lambda: _measured(settings), as_json=as_json, count=count)
+        watch(lambda: _facts(settings), as_json=as_json, count=count)
         return
     if count is not None:
         raise typer.BadParameter("--count needs --watch")
@@ -73,63 +69,28 @@ def _print(facts: Facts) -> None:
 
 
 def _facts(settings: Settings) -> Facts:
-    with open_database(settings.outbox.url).reading() as connection:
-        identity = listing.outbox_id(connection)
-    live = live_facts(settings.http.listen)
-    # Another replicator may answer at this address: the outbox's id tells them apart.
-    if live is not None and live["outbox"]["id"] == identity:
-        return live
-    return _recorded(settings)
-
-
-def _measured(settings: Settings) -> tuple[Facts, float | None]:
-    """Return the facts, and how many entries were confirmed since the service started."""
-    facts = _facts(settings)
-    if facts["broker"] is None:
-        return facts, None
-    confirmed = live_counts(settings.http.listen, _CONFIRMED)
-    return facts, None if confirmed is None else sum(confirmed.values())
-
-
-def _recorded(settings: Settings) -> Facts:
-    """Return the same facts from the outbox alone."""
+    """Return the facts of the running service, or the same ones from the outbox alone."""
     limits = settings.outbox
     database = open_database(limits.url)
     with database.reading() as connection:
-        totals = listing.totals(connection)
-        found = listing.list_feeds(connection)
         identity = listing.outbox_id(connection)
-    oldest = totals.oldest_captured_at
-    age = max(0.0, time.time() - oldest / 1e6) if oldest is not None else 0.0
+        live = live_facts(settings.http.listen)
+        # Another replicator may answer at this address: the outbox's id tells them apart.
+        if live is not None and live["outbox"]["id"] == identity:
+            return live
+        totals = listing.totals(connection)
+        feeds = listing.list_feeds(connection)
     is_running = database.user() is not None
+    entries = totals.pending + totals.parked
+    is_full = entries >= limits.max_entries or totals.bytes >= limits.max_bytes
     state = "its http address does not answer" if is_running else "not running"
     facts: Facts = {
         "version": __version__,
         "running": is_running,
         "ready": False,
         "not_ready": [{"part": "service", "state": state}],
-        "outbox": {
-            "id": identity,
-            "pending": totals.pending,
-            "parked": totals.parked,
-            "bytes": totals.bytes,
-            "oldest_entry_age_seconds": round(age, 3),
-            "max_entries": limits.max_entries,
-            "max_bytes": limits.max_bytes,
-            "full": totals.pending + totals.parked >= limits.max_entries
-            or totals.bytes >= limits.max_bytes,
-            "error": None,
-        },
-        "feeds": [recorded_feed(feed) for feed in found],
+        "outbox": outbox_facts(limits, identity, totals, is_full=is_full),
+        "feeds": [feed_facts(feed) for feed in feeds],
         "broker": None,
     }
-    facts["troubles"] = [each._asdict() for each in find_troubles(facts)]
-    return facts
-
-
-def recorded_feed(feed: Feed) -> Facts:
-    """Return a feed as the outbox has it, in the form of ``/status``."""
-    facts = feed_facts(feed)
-    if not feed.state_since:
-        facts["since"] = None  # the outbox does not record it for every state
-    return facts
+    return facts | {"troubles": [each._asdict() for each in find_troubles(facts)]}

@@ -10,7 +10,7 @@ from replicator.domain.words import duration, size
 
 def lines(facts: Facts) -> Iterator[Text]:
     """Yield a line each for service, outbox, broker and each thing that is wrong, as the page."""
-    yield line("replicator", _service_words(facts))
+    yield line("replicator", f"{facts['version']}, {_service_words(facts)}")
     yield line("outbox", _outbox_words(facts["outbox"]))
     yield line("broker", _broker_words(facts["broker"]))
     for trouble in facts.get("troubles", ()):  # a service of an older version has none
@@ -32,21 +32,20 @@ def gap_words(feed: Facts) -> str | None:
 
 
 def _service_words(facts: Facts) -> str:
-    if facts["broker"] is None:
-        (part,) = facts["not_ready"]
-        return f"{facts['version']}, {part['state']}: this is what the outbox has recorded"
     if facts["ready"]:
-        return f"{facts['version']}, running, ready"
+        return "running, ready"
+    causes = facts["not_ready"]
+    if facts["broker"] is None:
+        return f"{causes[0]['state']}: this is what the outbox has recorded"
     parts = ", ".join(
-        " ".join(str(part[key]) for key in ("part", "table", "state") if part.get(key))
-        for part in facts.get("not_ready", ())
+        " ".join(str(cause[key]) for key in ("part", "table", "state") if cause.get(key))
+        for cause in causes
     )
-    return f"{facts['version']}, running, not ready: {facts.get('degraded', '')} ({parts})"
+    return f"running, not ready: {facts.get('degraded', '')} ({parts})"
 
 
 def _outbox_words(outbox: Facts) -> str:
-    words = f"{outbox['pending']:,} pending, {outbox['parked']:,} parked"
-    words += f", {size(outbox['bytes'])}"
+    words = f"{outbox['pending']:,} pending, {outbox['parked']:,} parked, {size(outbox['bytes'])}"
     if outbox["pending"]:
         words += f", oldest {duration(outbox['oldest_entry_age_seconds'])}"
     words += f"  (id {outbox['id'] or 'none yet'})"

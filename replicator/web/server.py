@@ -1,83 +1,61 @@
 """The HTTP server of the page, the status, the metrics and the probes.
 
 Read-only: it asks the service for facts and has none of its own. No part of a request is repeated
-in an answer. What a client may use is bounded in `replicator.web.bounds`. Its thread also asks the
-service to take samples.
+in an answer. Its thread also lets the service take samples.
+
+Tornado reads the requests and bounds their size. What it does not bound is bounded here: how many
+connections there are and how long each may last, which is for one request.
 """
 
-import contextlib
-import http.server
-import io
+import asyncio
 import json
 import socket
-import socketserver
-import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from tornado import httputil
+from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.iostream import IOStream
+from tornado.tcpserver import TCPServer
+
 from replicator.errors import SettingsInvalid
-from replicator.web.bounds import (
-    MAX_CONNECTIONS,
-    MAX_REQUEST_BYTES,
-    REPLY_SECONDS,
-    REQUEST_SECONDS,
-    BoundedReader,
-    Connections,
-    RequestRefused,
-    read_to_end,
-)
+from replicator.web.facts import Facts
 from replicator.web.page import PAGE_POLICY, render_page
+
+MAX_HEADER_BYTES: Final = 16 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024  # read and ignored
+MAX_CONNECTIONS: Final = 32
+# For request and answer together: a client that sends a byte now and then stays within the timeout
+# of any single read.
+CONNECTION_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.5
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # JSON and metrics have no scripts, styles or forms, and no page may frame an answer.
 _STRICT_POLICY: Final = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_SAFETY: Final = {
+_COMMON_HEADERS: Final = {
+    "Server": "replicator",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
-Facts = Mapping[str, Any]
 
+class _Observed(Protocol):
+    """The service, as the server sees it: `replicator.observation.Observation`."""
 
-class Verdict(NamedTuple):
-    """The answer of a probe."""
-
-    is_ok: bool
-    facts: Facts
-
-
-class Observed(Protocol):
-    """The service, as the server sees it."""
-
-    def liveness(self) -> Verdict:
-        """Return whether every loop makes progress."""
-        ...
-
-    def readiness(self) -> Verdict:
-        """Return whether every feed is ready and the broker takes messages."""
-        ...
-
-    def facts(self) -> Facts:
-        """Return the facts of ``/status``."""
-        ...
-
-    def history(self) -> Facts:
-        """Return the facts of ``/history``: the figures of the last hour."""
-        ...
-
-    def sample(self) -> None:
-        """Take a sample for the history if one is due; one thread calls it twice a second."""
-        ...
-
-    def render_metrics(self) -> bytes:
-        """Return Prometheus' text."""
-        ...
+    def liveness(self) -> Facts: ...
+    def readiness(self) -> Facts: ...
+    def facts(self) -> Facts: ...
+    def history(self) -> Facts: ...
+    def sample(self) -> None: ...
+    def render_metrics(self) -> bytes: ...
 
 
 class Reply(NamedTuple):
@@ -93,163 +71,149 @@ def _json(status: HTTPStatus, facts: Facts, *, indent: int | None = 2) -> Reply:
     return Reply(status, "application/json", json.dumps(facts, indent=indent).encode() + b"\n")
 
 
-def _probe(verdict: Verdict) -> Reply:
-    status = HTTPStatus.OK if verdict.is_ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return _json(status, verdict.facts)
+def _probe(facts: Facts, key: str) -> Reply:
+    return _json(HTTPStatus.OK if facts[key] else HTTPStatus.SERVICE_UNAVAILABLE, facts)
 
 
-def _page(observed: Observed) -> Reply:
-    """Return the page for people."""
+def _page(observed: _Observed) -> Reply:
     as_of = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     body = render_page(observed.facts(), observed.history(), as_of)
-    return Reply(HTTPStatus.OK, "text/html; charset=utf-8", body.encode(), PAGE_POLICY)
+    return Reply(HTTPStatus.OK, "text/html; charset=utf-8", body, PAGE_POLICY)
 
 
-_ROUTES: Final[dict[str, Callable[[Observed], Reply]]] = {
+_ROUTES: Final[dict[str, Callable[[_Observed], Reply]]] = {
     "/": _page,
-    "/livez": lambda observed: _probe(observed.liveness()),
-    "/readyz": lambda observed: _probe(observed.readiness()),
+    "/livez": lambda observed: _probe(observed.liveness(), "live"),
+    "/readyz": lambda observed: _probe(observed.readiness(), "ready"),
     "/status": lambda observed: _json(HTTPStatus.OK, observed.facts()),
     "/history": lambda observed: _json(HTTPStatus.OK, observed.history(), indent=None),
     "/metrics": lambda observed: Reply(HTTPStatus.OK, _METRICS_TYPE, observed.render_metrics()),
 }
 
 
-def reply(path: str, observed: Observed) -> Reply:
-    """Return the answer for a path."""
+def reply(method: str, target: str, observed: _Observed) -> Reply:
+    """Return the answer to a request."""
+    if method not in {"GET", "HEAD"}:
+        return _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
     try:
-        route = _ROUTES.get(urlsplit(path).path)
+        route = _ROUTES.get(urlsplit(target).path)
     except ValueError:  # such as http://[
-        return refusal(HTTPStatus.BAD_REQUEST)
-    if route is None:
-        facts = {"error": "not found", "paths": list(_ROUTES)}
-        return _json(HTTPStatus.NOT_FOUND, facts)
-    return route(observed)
+        return _refusal(HTTPStatus.BAD_REQUEST)
+    return route(observed) if route else _refusal(HTTPStatus.NOT_FOUND, paths=list(_ROUTES))
 
 
-def refusal(status: HTTPStatus) -> Reply:
-    """Return an error answer that says only its status."""
-    return _json(status, {"error": status.phrase.lower()})
+def _refusal(status: HTTPStatus, **facts: object) -> Reply:
+    return _json(status, {"error": status.phrase.lower(), **facts})
 
 
-class WebServer(http.server.ThreadingHTTPServer):
-    """Serves until `shutdown`; `serve_forever` is its thread."""
+class _Exchange(httputil.HTTPMessageDelegate):
+    """A request and its answer; a body is read to its end, or a client might miss the answer."""
 
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 64
+    def __init__(self, connection: httputil.HTTPConnection, observed: _Observed) -> None:
+        self._connection = connection
+        self._observed = observed
+        self._method = self._target = ""
 
-    def __init__(self, host: str, port: int, observed: Observed) -> None:
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        del headers
+        self._method, self._target, _ = map(str, start_line)
+
+    def finish(self) -> None:
+        answer = reply(self._method, self._target, self._observed)
+        headers = _COMMON_HEADERS | {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Content-Security-Policy": answer.policy,
+            "Date": httputil.format_timestamp(time.time()),
+        }
+        if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "GET, HEAD"
+        start = httputil.ResponseStartLine("", answer.status, answer.status.phrase)
+        body = b"" if self._method == "HEAD" else answer.body
+        self._connection.write_headers(start, httputil.HTTPHeaders(headers), body)
+        self._connection.finish()
+
+
+class WebServer(TCPServer, httputil.HTTPServerConnectionDelegate):
+    """Serves until shut down; `run` is its thread."""
+
+    def __init__(self, host: str, port: int, observed: _Observed) -> None:
         """Bind the port, so that a port in use is an error at start.
 
         Raises:
             SettingsInvalid: the address cannot be used.
         """
+        super().__init__()
         self.observed = observed
-        self.connections: Final = Connections(MAX_CONNECTIONS)
-        if ":" in host:
-            self.address_family = socket.AF_INET6
+        self.connections: Final[dict[HTTP1ServerConnection, float]] = {}
+        """The open ones in the order of their arrival, each with its time."""
+        self._parameters = HTTP1ConnectionParameters(
+            no_keep_alive=True, max_header_size=MAX_HEADER_BYTES, max_body_size=MAX_BODY_BYTES
+        )
+        self._is_shut = threading.Event()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()
         try:
-            super().__init__((host, port), _Requests)
+            self._socket = socket.create_server((host, port), family=family, dualstack_ipv6=is_dual)
         except OSError as err:
+            # Without the address, which Python says once more.
+            reason = (err.strerror or str(err)).partition(" (while")[0]
             raise SettingsInvalid(
-                f"http.listen: {host}:{port} cannot be used: {err.strerror or err}",
+                f"http.listen: {host}:{port} cannot be used: {reason}",
                 hint="choose another address with --http HOST:PORT, or `off`",
             ) from err
+        self._socket.settimeout(0.0)
+        self.port: Final[int] = self._socket.getsockname()[1]
 
-    def server_bind(self) -> None:
-        """Bind without the base class's look-up of this host's name, which can be slow."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+    def run(self) -> None:
+        """Serve, and let the service take samples."""
+        asyncio.run(self._serve())
 
-    def service_actions(self) -> None:
-        """Let the service take a sample: `serve_forever` calls this twice a second."""
-        self.observed.sample()
+    def shut_down(self) -> None:
+        """Let `run` return within half a second; from any thread; safe to repeat."""
+        self._is_shut.set()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on its own thread, once there is room for it."""
-        self.connections.add(request)
-        super().process_request(request, client_address)
+    async def _serve(self) -> None:
+        self.add_socket(self._socket)
+        while not self._is_shut.is_set():
+            self.observed.sample()
+            self._end_those_before(time.monotonic() - CONNECTION_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
+        self.stop()
+        self._end_those_before(float("inf"))
 
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection, and make room for another."""
-        self.connections.remove(request)
-        super().shutdown_request(request)
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Take a connection in; the oldest makes room for it.
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Report defects, but not clients that went away."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+        A client that opens many and sends nothing would otherwise keep the probes out, and a
+        healthy service would be restarted.
+        """
+        del address
+        if len(self.connections) >= MAX_CONNECTIONS:
+            # Not only in `on_close`, which is called later: others may come before.
+            oldest = next(iter(self.connections))
+            del self.connections[oldest]
+            oldest.stream.close()
+        connection = HTTP1ServerConnection(stream, self._parameters)
+        self.connections[connection] = time.monotonic()
+        connection.start_serving(self)
 
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> _Exchange:
+        """Return what takes the request."""
+        del server_conn
+        return _Exchange(request_conn, self.observed)
 
-class _Requests(http.server.BaseHTTPRequestHandler):
-    """One request; the base class speaks HTTP/1.0, which closes the connection after it."""
+    def on_close(self, server_conn: HTTP1ServerConnection) -> None:  # type: ignore[override]
+        """Forget a connection that was closed."""
+        self.connections.pop(server_conn, None)
 
-    server: WebServer
-    # A request without a version, or one that cannot be understood, would otherwise be answered as
-    # HTTP/0.9: without status and headers.
-    default_request_version = "HTTP/1.0"
-    command = ""
-    request_version = default_request_version
-
-    def setup(self) -> None:
-        """Read the request through a bounded reader."""
-        super().setup()
-        raw = BoundedReader(self.connection, max_bytes=MAX_REQUEST_BYTES, seconds=REQUEST_SECONDS)
-        self.rfile.close()
-        self.rfile = io.BufferedReader(raw)
-
-    def handle_one_request(self) -> None:
-        """Answer one request, or refuse it."""
-        try:
-            super().handle_one_request()
-        except RequestRefused as refused:
-            self._send(refusal(refused.status))
-
-    def finish(self) -> None:
-        """Let the client read its answer before the connection is closed."""
-        super().finish()
-        with contextlib.suppress(OSError):  # the client closed first
-            read_to_end(self.connection)
-
-    def do_GET(self) -> None:
-        self._send(reply(self.path, self.server.observed))
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with the status only; the base class would repeat parts of the request."""
-        del message, explain
-        status = HTTPStatus(code)
-        if status is HTTPStatus.NOT_IMPLEMENTED:  # the base class, for other methods
-            status = HTTPStatus.METHOD_NOT_ALLOWED
-        self._send(refusal(status))
-
-    def _send(self, answer: Reply) -> None:
-        self.close_connection = True
-        # A client that claims HTTP/0.9 gets a status and headers too.
-        self.request_version = self.default_request_version
-        # For the whole answer: `sendall` does not restart the timeout with each part.
-        self.connection.settimeout(REPLY_SECONDS)
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.send_header("Content-Security-Policy", answer.policy)
-        for name, value in _SAFETY.items():
-            self.send_header(name, value)
-        if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-
-    def version_string(self) -> str:
-        """Return the program's name, without a version."""
-        return "replicator"
-
-    def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Do not log: probes and scrapes come every few seconds."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- inherited
-        """Do not log, for the same reason."""
+    def _end_those_before(self, moment: float) -> None:
+        for connection, opened_at in list(self.connections.items()):
+            if opened_at < moment:
+                connection.stream.close()

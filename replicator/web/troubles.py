@@ -1,31 +1,32 @@
 """What is wrong right now, in words, with what to do about it.
 
 Pure: reads the facts of ``/status`` and a few signs beside them. ``/``, ``/status`` and the causes
-of ``/readyz`` say the same, because they all take it from here.
-
-The text of a trouble stays the same as long as the trouble does, since a screen reader reads out
-each change of it. Figures that move are in its detail.
+of ``/readyz`` say the same, because they all take it from here. The words are in ``troubles.toml``:
+they stay the same as long as the trouble does, and figures that move are in its detail.
 """
 
+import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from importlib import resources
+from typing import Final, Literal, NamedTuple
 
 from replicator.domain.words import count, duration
+from replicator.web.facts import Facts
 
-NEAR_FULL: Final = 0.8
-_STILL_FULL: Final = 0.9  # paused feeds go on below this share of a limit
 UNROUTABLE_SECONDS: Final = 600.0
+_NEARLY_FULL: Final = 0.8
+_STILL_FULL: Final = 0.9  # paused feeds go on below this share of a limit
 _LATE_SECONDS: Final = 60.0
 _CLOCK_SECONDS: Final = 30.0
-
-Facts = Mapping[str, Any]
-Level = Literal["error", "warning"]
+_WORDS: Final[Mapping[str, Mapping[str, Facts]]] = tomllib.loads(
+    resources.files(__package__).joinpath("troubles.toml").read_text("utf-8")
+)
 
 
 class Trouble(NamedTuple):
     """One thing that is wrong."""
 
-    level: Level  # an error stops something; a warning needs a look
+    level: Literal["error", "warning"]
     part: str  # service, discovery, feed, outbox, broker, host
     text: str
     hint: str
@@ -44,45 +45,10 @@ class Signs(NamedTuple):
     clock_moved_seconds: float = 0.0
 
 
-_HINTS: Final[Mapping[tuple[str, str | None], str]] = {
-    ("service", None): "start it: replicator run",
-    ("service", "stopping"): "nothing to do: it ends when RabbitMQ has confirmed what is in "
-    "flight, or after drain_timeout",
-    ("service", "stuck"): "read its log, then stop it and start it again: nothing captured is lost",
-    ("service", "silent"): "check http.listen and read its log: only the service knows the state "
-    "of its feeds and of RabbitMQ",
-    ("discovery", None): "check RethinkDB and the user's right to read its table_config "
-    "(replicator check says which); known tables are replicated meanwhile",
-    ("feed", "lost"): "check RethinkDB, the network and the user's rights (replicator check says "
-    "which); the feed is opened again automatically, and what it missed is found",
-    ("feed", "new"): "nothing to do: its feed opens as soon as the outbox can be written",
-    ("feed", "initializing"): "nothing to do: it is ready when the snapshot has been compared",
-    ("feed", "paused"): "nothing to do here: it goes on when the outbox has room",
-    ("feed", "gap"): "nothing to do: the snapshot finds the latest state of every document; "
-    "replicator feed gaps lists what it repaired",
-    ("broker", "disconnected"): "check RabbitMQ, the network and the user's rights (replicator "
-    "check says which); changes are kept in the outbox meanwhile",
-    ("broker", "blocked"): "free memory or disk on RabbitMQ's host (rabbitmqctl status names the "
-    "alarm); changes are kept in the outbox meanwhile",
-    ("broker", "refused"): "look for queues that are full or down, or bind a queue to the exchange",
-    ("broker", "unroutable"): "bind a queue to the exchange, or set rabbitmq.on_unroutable to hold "
-    "or park",
-    ("broker", "late"): "changes arrive faster than RabbitMQ confirms them: compare the rates, and "
-    "check RabbitMQ's disk and queues",
-    ("outbox", None): "check the volume: free space, permissions, health",
-    ("outbox", "full"): "let RabbitMQ take what waits, or raise outbox.max_entries or "
-    "outbox.max_bytes",
-    ("outbox", "disk"): "free space on the outbox's volume, or enlarge it",
-    ("outbox", "parked"): "see why with replicator outbox list --state parked; each stays until it "
-    "is redriven or discarded",
-    ("host", "clock"): "check this host's time synchronisation; ages and times of gaps are wrong "
-    "around that moment, deliveries are not",
-}
-
-
-def hint_for(part: str, state: str | None) -> str | None:
+def hint_for(part: str, state: str) -> str | None:
     """Return what to do about a cause of ``/readyz``; None for a state without advice."""
-    return _HINTS.get((part, state)) or _HINTS.get((part, None))
+    words = _WORDS[part].get(state)
+    return words["hint"] if words else None
 
 
 def find_troubles(facts: Facts, signs: Signs = Signs()) -> list[Trouble]:  # noqa: B008 -- immutable
@@ -98,54 +64,59 @@ def find_troubles(facts: Facts, signs: Signs = Signs()) -> list[Trouble]:  # noq
         found += _of_discovery(facts)
         found += [trouble for feed in facts["feeds"] for trouble in _of_feed(feed)]
         found += _of_broker(facts["broker"], facts["outbox"], signs)
-    found += _of_clock(signs)
+    moved = signs.clock_moved_seconds
+    if abs(moved) >= _CLOCK_SECONDS:
+        way = "forward (or this host slept)" if moved > 0 else "back"
+        found.append(_trouble("host", "clock", way=way, detail=f"by {duration(abs(moved))}"))
     return sorted(found, key=lambda trouble: trouble.level != "error")
+
+
+def _trouble(
+    part: str,
+    state: str,
+    *,
+    table: str | None = None,
+    since: str | None = None,
+    detail: str | None = None,
+    **named: str,
+) -> Trouble:
+    words = _WORDS[part][state]
+    text = words["text"].format(table=table, **named)
+    return Trouble(words["level"], part, text, words["hint"], table, since, detail)
 
 
 def _of_service(facts: Facts, signs: Signs) -> Iterator[Trouble]:
     if not facts["running"]:
-        yield Trouble("error", "service", "The service does not run.", _HINTS["service", None])
+        yield _trouble("service", "not running")
     elif facts["broker"] is None:
-        text = "The service runs, but its HTTP address does not answer."
-        yield Trouble("error", "service", text, _HINTS["service", "silent"])
-    causes = facts.get("not_ready", ())
-    if any(cause.get("state") == "stopping" for cause in causes):
-        text = "The service is stopping."
-        yield Trouble("warning", "service", text, _HINTS["service", "stopping"])
-    for name in signs.stuck:
-        text = f"A part of the service makes no progress: {name}."
-        yield Trouble("error", "service", text, _HINTS["service", "stuck"])
+        yield _trouble("service", "silent")
+    if any(cause.get("state") == "stopping" for cause in facts.get("not_ready", ())):
+        yield _trouble("service", "stopping")
+    for loop in signs.stuck:
+        yield _trouble("service", "stuck", loop=loop)
 
 
 def _of_discovery(facts: Facts) -> Iterator[Trouble]:
     known = {feed["table"] for feed in facts["feeds"]}
     for cause in facts.get("not_ready", ()):
         if cause["part"] == "discovery":
-            text, since = "The tables of a database cannot be listed.", cause["since"]
-            hint = _HINTS["discovery", None]
-            yield Trouble("error", "discovery", text, hint, None, since, cause["error"])
+            since, error = cause["since"], cause["error"]
+            yield _trouble("discovery", cause["state"], since=since, detail=error)
         elif cause["part"] == "feed" and cause["table"] not in known:
-            text = f"The table {cause['table']} was found; it has no feed yet."
-            yield Trouble("warning", "feed", text, _HINTS["feed", "new"], cause["table"])
+            yield _trouble("feed", "new", table=cause["table"])
 
 
 def _of_feed(feed: Facts) -> Iterator[Trouble]:
-    table, state, since = feed["table"], feed["state"], feed["since"]
+    table, state, detail = feed["table"], feed["state"], None
     if state == "lost":
-        error = feed["last_error"]
-        text = f"The feed of {table} is lost." if error else f"The feed of {table} is not open yet."
-        hint = _HINTS["feed", "lost"]
-        yield Trouble("error", "feed", text, hint, table, since, error)
+        detail = feed["last_error"]
+        state = state if detail else "not open"
     elif state == "initializing":
-        text = f"The snapshot of {table} is being compared; its feed is not ready yet."
         detail = count(feed["snapshot_documents"], "document so far", "documents so far")
-        yield Trouble("warning", "feed", text, _HINTS["feed", state], table, since, detail)
-    elif state == "paused":
-        text = f"The feed of {table} is paused, because the outbox is full."
-        yield Trouble("error", "feed", text, _HINTS["feed", state], table, since)
+    if state in _WORDS["feed"]:
+        yield _trouble("feed", state, table=table, since=feed["since"], detail=detail)
     if (gap := feed["gap"]) is not None:
-        text = f"Versions of documents of {table} may have been missed (cause: {gap['cause']})."
-        yield Trouble("warning", "feed", text, _HINTS["feed", "gap"], table, gap["from"])
+        yield _trouble("feed", "gap", table=table, since=gap["from"], cause=gap["cause"])
 
 
 def _of_outbox(outbox: Facts, signs: Signs) -> Iterator[Trouble]:
@@ -154,57 +125,35 @@ def _of_outbox(outbox: Facts, signs: Signs) -> Iterator[Trouble]:
         "outbox.max_entries": entries / outbox["max_entries"],
         "outbox.max_bytes": outbox["bytes"] / outbox["max_bytes"],
     }
-    full = [name for name, share in shares.items() if outbox["full"] and share >= _STILL_FULL]
-    near = [name for name, share in shares.items() if share >= NEAR_FULL]
+
+    def over(least: float) -> str:
+        return " and ".join(name for name, share in shares.items() if share >= least)
+
+    full = over(_STILL_FULL) if outbox["full"] else ""
     detail = f"{count(entries, 'entry', 'entries')}, {outbox['bytes']:,} bytes"
     if outbox["error"]:
-        text = "The outbox cannot be written; the service keeps trying."
-        yield Trouble("error", "outbox", text, _HINTS["outbox", None], detail=outbox["error"])
+        yield _trouble("outbox", "unwritable", detail=outbox["error"])
     if full:
-        text = f"The outbox is full ({' and '.join(full)}): the feeds are paused."
-        yield Trouble("error", "outbox", text, _HINTS["outbox", "full"], detail=detail)
-    elif near:
-        text = f"The outbox is over {NEAR_FULL:.0%} full ({' and '.join(near)})."
-        yield Trouble("warning", "outbox", text, _HINTS["outbox", "full"], detail=detail)
+        yield _trouble("outbox", "full", limits=full, detail=detail)
+    elif near := over(_NEARLY_FULL):
+        yield _trouble("outbox", "nearly full", limits=near, detail=detail)
     if outbox["full"] and not full:
-        text = "The outbox's volume has too little room: the feeds are paused."
-        yield Trouble("error", "outbox", text, _HINTS["outbox", "disk"])
+        yield _trouble("outbox", "no room")
     elif signs.is_disk_nearly_low:
-        text = "The outbox's volume has little room: the feeds will pause soon."
-        yield Trouble("warning", "outbox", text, _HINTS["outbox", "disk"])
+        yield _trouble("outbox", "little room")
     if outbox["parked"]:
-        detail = count(outbox["parked"], "entry", "entries")
-        text = "Entries are parked and not published."
-        yield Trouble("warning", "outbox", text, _HINTS["outbox", "parked"], detail=detail)
+        yield _trouble("outbox", "parked", detail=count(outbox["parked"], "entry", "entries"))
 
 
 def _of_broker(broker: Facts, outbox: Facts, signs: Signs) -> Iterator[Trouble]:
-    since, error = broker["since"], broker["error"]
-    if broker["blocked"]:
-        text = "RabbitMQ takes no messages: an alarm blocks publishers."
-        yield Trouble("error", "broker", text, _HINTS["broker", "blocked"], None, since, error)
-    elif not broker["connected"]:
-        text = "RabbitMQ is not connected."
-        hint = _HINTS["broker", "disconnected"]
-        yield Trouble("error", "broker", text, hint, None, since, error)
+    age = outbox["oldest_entry_age_seconds"]
+    if broker["blocked"] or not broker["connected"]:
+        state = "blocked" if broker["blocked"] else "disconnected"
+        yield _trouble("broker", state, since=broker["since"], detail=broker["error"])
     elif broker["refused"]:
-        text = "RabbitMQ refuses messages, or no queue takes them; they are retried."
-        detail = count(broker["refused"], "message", "messages")
-        yield Trouble("warning", "broker", text, _HINTS["broker", "refused"], detail=detail)
-    elif outbox["pending"] and outbox["oldest_entry_age_seconds"] >= _LATE_SECONDS:
-        text = f"RabbitMQ is connected, but entries wait longer than {_LATE_SECONDS:.0f} seconds."
-        detail = f"the oldest for {duration(outbox['oldest_entry_age_seconds'])}"
-        yield Trouble("warning", "broker", text, _HINTS["broker", "late"], detail=detail)
+        yield _trouble("broker", "refused", detail=count(broker["refused"], "message", "messages"))
+    elif outbox["pending"] and age >= _LATE_SECONDS:
+        yield _trouble("broker", "late", detail=f"the oldest for {duration(age)}")
     if signs.unroutable and signs.on_unroutable == "drop":
-        text = "Messages are dropped because no queue takes them."
         detail = f"{signs.unroutable:,.0f} in the last {duration(UNROUTABLE_SECONDS)}"
-        yield Trouble("warning", "broker", text, _HINTS["broker", "unroutable"], detail=detail)
-
-
-def _of_clock(signs: Signs) -> Iterator[Trouble]:
-    moved = signs.clock_moved_seconds
-    if abs(moved) >= _CLOCK_SECONDS:
-        way = "forward (or this host slept)" if moved > 0 else "back"
-        text = f"This host's clock was set {way} within the last hour."
-        detail = f"by {duration(abs(moved))}"
-        yield Trouble("warning", "host", text, _HINTS["host", "clock"], detail=detail)
+        yield _trouble("broker", "unroutable", detail=detail)

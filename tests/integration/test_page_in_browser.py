@@ -1,7 +1,6 @@
 """The page in a real browser: with and without its script, on a phone, in the dark, read aloud."""
 
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from replicator.web.server import WebServer
 from tests.support.chromium import PATIENCE, Chromium
 from tests.support.markers import MARKER
 from tests.support.observed import FakeService, feed_of
@@ -18,6 +16,7 @@ from tests.support.page_picture import HEIGHT, WIDTH
 from tests.support.page_picture import main as make_picture
 from tests.support.replicator import ReplicatorProcess
 from tests.support.wait import wait_until
+from tests.support.web import serving
 
 LONG_NAME = "a_database_with_a_long_name.a_table_with_a_name_that_is_even_longer_than_that"
 
@@ -48,13 +47,8 @@ def service() -> FakeService:
 
 @pytest.fixture
 def url(service: FakeService) -> Iterator[str]:
-    serving = WebServer("127.0.0.1", 0, service)
-    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{serving.server_port}/"
-    serving.shutdown()
-    serving.server_close()
-    thread.join(20)
+    with serving(service) as web:
+        yield f"http://127.0.0.1:{web.port}/"
 
 
 def test_it_shows_the_facts_and_asks_nobody_else(browser: Chromium, url: str) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from replicator.web.server import Verdict
 from replicator.web.troubles import Signs, find_troubles
 
 
@@ -48,6 +47,8 @@ class FakeService:
             "in_flight": 0,
             "buffered": 0,
             "refused": 0,
+            "confirmed": 0,
+            "unroutable": {},
             "exchange": "rethinkdb",
             "error": None,
         }
@@ -57,12 +58,12 @@ class FakeService:
         self.samples = 0
         self.metrics = b"replicator_in_flight 0\n"
 
-    def liveness(self) -> Verdict:
-        return Verdict(self.is_live, {"live": self.is_live, "stuck": []})
+    def liveness(self) -> dict[str, Any]:
+        return {"live": self.is_live, "stuck": []}
 
-    def readiness(self) -> Verdict:
+    def readiness(self) -> dict[str, Any]:
         facts = {"ready": self.is_ready}
-        return Verdict(self.is_ready, facts if self.is_ready else {**facts, "not_ready": ["feed"]})
+        return facts if self.is_ready else {**facts, "not_ready": ["feed"]}
 
     def facts(self) -> dict[str, Any]:
         facts = {

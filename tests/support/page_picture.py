@@ -6,13 +6,12 @@ The service in it is made up, so that the picture shows more than a calm day has
 import math
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from replicator import __version__
-from replicator.web.server import WebServer
 from tests.support.chromium import Chromium
 from tests.support.observed import FakeService, feed_of
+from tests.support.web import serving
 
 WIDTH, HEIGHT = 900, 1180
 
@@ -46,19 +45,15 @@ def busy_service() -> FakeService:
 
 def main(target: Path) -> None:
     """Write the picture."""
-    serving = WebServer("127.0.0.1", 0, busy_service())
-    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        with tempfile.TemporaryDirectory() as directory, Chromium(Path(directory)) as browser:
-            browser.resize(WIDTH, HEIGHT)
-            browser.do("Emulation.setScrollbarsHidden", hidden=True)
-            browser.open(f"http://127.0.0.1:{serving.server_port}/")
-            target.write_bytes(browser.screenshot())
-    finally:
-        serving.shutdown()
-        serving.server_close()
-        thread.join()
+    with (
+        serving(busy_service()) as web,
+        tempfile.TemporaryDirectory() as directory,
+        Chromium(Path(directory)) as browser,
+    ):
+        browser.resize(WIDTH, HEIGHT)
+        browser.do("Emulation.setScrollbarsHidden", hidden=True)
+        browser.open(f"http://127.0.0.1:{web.port}/")
+        target.write_bytes(browser.screenshot())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from replicator.cli import status, watch
-from replicator.cli.rates import Forecast, Speedometer, forecast
+from replicator.cli.rates import Speedometer, forecast
 from replicator.errors import OutboxUnavailable
 from tests.support.command import Command, command_line
 from tests.support.feed_elements import initial
@@ -44,42 +44,42 @@ def facts(captured: int = 0, *, running: bool = True, **of_outbox: Any) -> dict[
 Moment = tuple[float, dict[str, Any], float | None]
 
 
-def measured(*moments: Moment) -> Speedometer:
-    speedometer = Speedometer()
-    for moment in moments:
-        speedometer.add(*moment)
-    return speedometer
+def measured(*moments: Moment) -> dict[str, Any] | None:
+    """Return the rates at the last moment."""
+    speedometer, rates = Speedometer(), None
+    for at, known, confirmed in moments:
+        broker = None if confirmed is None else {"confirmed": confirmed}
+        rates = speedometer.measure(at, known | {"broker": broker})
+    return rates
 
 
 def test_rates_are_changes_a_second() -> None:
     rates = measured(
         (10.0, facts(100, pending=50, parked=1, bytes=1000), 7.0),
         (12.0, facts(120, pending=40, parked=2, bytes=3000), 37.0),
-    ).rates()
+    )
 
-    assert rates is not None
-    assert rates._asdict() == {
+    assert rates == {
         "seconds": 2.0,
-        "captured": {"db.t": 10.0},
-        "confirmed": 15.0,
-        "pending": -5.0,
-        "entries": -4.5,
-        "bytes": 1000.0,
+        "captured_per_second": {"db.t": 10.0},
+        "confirmed_per_second": 15.0,
+        "pending_per_second": -5.0,
+        "entries_per_second": -4.5,
+        "bytes_per_second": 1000.0,
     }
 
 
 def test_one_moment_has_no_rate() -> None:
-    assert Speedometer().rates() is None
-    assert measured((1.0, facts(), 1.0)).rates() is None
-    assert measured(*[(1.0, facts(), 1.0)] * 2).rates() is None
+    assert measured((1.0, facts(), 1.0)) is None
+    assert measured(*[(1.0, facts(), 1.0)] * 2) is None
 
 
 def test_rates_are_of_the_last_ten_seconds() -> None:
-    found = measured(*((float(n), facts(n * n), None) for n in range(100))).rates()
+    found = measured(*((float(n), facts(n * n), None) for n in range(100)))
 
     assert found is not None
-    assert (found.seconds, found.confirmed) == (10.0, None)
-    assert found.captured == {"db.t": (99**2 - 89**2) / 10}
+    assert (found["seconds"], found["confirmed_per_second"]) == (10.0, None)
+    assert found["captured_per_second"] == {"db.t": (99**2 - 89**2) / 10}
 
 
 @pytest.mark.parametrize(
@@ -92,42 +92,42 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
     ],
 )
 def test_what_does_not_belong_together_has_no_rate(later: Moment) -> None:
-    assert measured((1.0, facts(), 5.0), later).rates() is None
+    assert measured((1.0, facts(), 5.0), later) is None
 
 
 def test_a_table_that_is_new_has_captured_nothing_before() -> None:
     new = facts(5)
     new["feeds"].append(FEED | {"table": "db.new", "captured": 9})
 
-    found = measured((1.0, facts(3), 0.0), (2.0, new, 0.0)).rates()
+    found = measured((1.0, facts(3), 0.0), (2.0, new, 0.0))
     assert found is not None
-    assert found.captured == {"db.t": 2.0, "db.new": 0.0}
+    assert found["captured_per_second"] == {"db.t": 2.0, "db.new": 0.0}
 
 
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
-        ({}, {}, Forecast("empty")),
-        ({"pending": 5}, {"pending": 5}, Forecast("steady")),
-        ({"pending": 30}, {"pending": 20}, Forecast("drains", 2.0)),
-        ({"pending": 0}, {"pending": 10, "parked": 90}, Forecast("fills", 9.0)),
-        ({"bytes": 0}, {"bytes": 500_000, "pending": 1}, Forecast("fills", 1.0)),
-        ({"parked": 9}, {"parked": 9}, Forecast("empty")),
-        ({}, {"pending": 1000, "full": True}, Forecast("full")),
+        ({}, {}, ("empty", None)),
+        ({"pending": 5}, {"pending": 5}, ("steady", None)),
+        ({"pending": 30}, {"pending": 20}, ("drains", 2.0)),
+        ({"pending": 0}, {"pending": 10, "parked": 90}, ("fills", 9.0)),
+        ({"bytes": 0}, {"bytes": 500_000, "pending": 1}, ("fills", 1.0)),
+        ({"parked": 9}, {"parked": 9}, ("empty", None)),
+        ({}, {"pending": 1000, "full": True}, ("full", None)),
         (
             {"max_entries": 10**9},
             {"max_entries": 10**9, "pending": 1, "max_bytes": 10**9},
-            Forecast("steady"),
+            ("steady", None),
         ),
     ],
 )
 def test_a_forecast_goes_on_as_it_went(
-    before: dict[str, Any], now: dict[str, Any], expected: Forecast
+    before: dict[str, Any], now: dict[str, Any], expected: tuple[str, float | None]
 ) -> None:
-    rates = measured((1.0, facts(**before), 0.0), (2.0, facts(**now), 0.0)).rates()
+    rates = measured((1.0, facts(**before), 0.0), (2.0, facts(**now), 0.0))
 
     assert forecast(facts(**now)["outbox"], rates) == expected
-    assert forecast(OUTBOX, None) == Forecast("unknown")
+    assert forecast(OUTBOX, None) == ("unknown", None)
 
 
 @pytest.fixture
@@ -215,12 +215,13 @@ def test_a_first_time_that_fails_is_an_error(
 
 
 def test_on_a_terminal_it_is_one_picture() -> None:
-    speed = measured((1.0, facts(0, pending=100), 0.0), (2.0, facts(50, pending=50), 99.0))
+    rates = measured((1.0, facts(0, pending=100), 0.0), (2.0, facts(50, pending=50), 99.0))
     written = StringIO()
     trouble = {"level": "error", "text": "RabbitMQ is not connected.", "hint": "start it"}
     trouble |= {"detail": None, "since": None}
     now = facts(50, pending=50) | {"troubles": [trouble], "not_ready": [{"state": "stopped"}]}
-    screen = watch._screen(now, speed.rates())
+    now |= {"rates": rates, "forecast": {"state": "drains", "seconds": 1.0}}
+    screen = watch._screen(now)
     Console(file=written, width=120).print(screen)
 
     shown = written.getvalue()

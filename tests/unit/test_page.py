@@ -11,7 +11,6 @@ import pytest
 
 from replicator.web import page
 from replicator.web.page import PAGE_POLICY, render_page
-from replicator.web.plot import plot
 from tests.support.observed import FakeService, feed_of
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
@@ -44,14 +43,15 @@ def service() -> FakeService:
 
 
 def shown(service: FakeService) -> str:
-    return render_page(service.facts(), service.history(), "2026-11-23 10:00:00 UTC")
+    page = render_page(service.facts(), service.history(), "2026-11-23 10:00:00 UTC")
+    return page.decode()
 
 
 def test_it_shows_the_feeds_with_states_and_rates(service: FakeService) -> None:
     text = shown(service)
 
-    assert "<th scope=row>shop.orders</th><td class=good>ready</td>" in text
-    assert "<td class=number>12</td><td class=number>0.2</td>" in text
+    assert "<th scope=row>shop.orders</th>\n<td class=good>ready</td>" in text
+    assert "<td class=number>12</td>\n<td class=number>0.2</td>" in text
     assert "<td class='number spare'>1,234</td>" in text
     assert "10:05:00 UTC" in text
 
@@ -59,7 +59,7 @@ def test_it_shows_the_feeds_with_states_and_rates(service: FakeService) -> None:
 def test_a_feed_without_a_rate_says_so(service: FakeService) -> None:
     history = {**service.history(), "rates": {"seconds": 60.0, "tables": {}}}
 
-    text = render_page(service.facts(), history, "now")
+    text = render_page(service.facts(), history, "now").decode()
 
     assert text.count("<td class=number>not known yet</td>") == 2
 
@@ -184,7 +184,11 @@ def test_no_more_than_one_state_is_shown_of_the_broker(service: FakeService) -> 
 
 
 def drawn(ages: list[float], values: list[float]) -> str:
-    return plot("Backlog", ages, values, span_seconds=3600.0, words=lambda value: f"{value:.0f}")
+    service = FakeService()
+    history = {**service.history(), "age_seconds": ages, "pending": values}
+    history["oldest_entry_age_seconds"] = [0.0] * len(ages)
+    text = render_page(service.facts(), history, "now").decode()
+    return text[text.index("<figure>") : text.index("</figure>")]
 
 
 def points(figure: str) -> list[list[tuple[float, float]]]:
@@ -217,7 +221,7 @@ def test_a_plot_is_cut_where_nobody_looked() -> None:
 def test_a_plot_says_in_words_what_it_shows() -> None:
     figure = drawn([20.0, 10.0, 0.0], [0.0, 50.0, 20.0])
 
-    assert 'role=img aria-label="Backlog: now 20, max 50 in the last hour"' in figure
+    assert 'role=img aria-label="Backlog, entries: now 20, max 50 in the last hour"' in figure
     assert "max 50</span>" in figure
 
 

@@ -48,7 +48,8 @@ def test_a_service_that_runs_and_does_not_answer_says_so(service: FakeService) -
 
 
 def test_a_list_of_tables_that_is_not_known_says_why(service: FakeService) -> None:
-    cause = {"part": "discovery", "state": "x", "since": "2026-11-23T10:00:00Z", "error": "refused"}
+    cause = {"part": "discovery", "state": "the list of tables is not known", "error": "refused"}
+    cause["since"] = "2026-11-23T10:00:00Z"
     service.changed = {"not_ready": [cause]}
 
     trouble = only(service)
@@ -293,9 +294,9 @@ def test_the_text_stays_while_only_figures_move(service: FakeService) -> None:
 
 
 def test_each_cause_of_the_readiness_probe_has_advice() -> None:
-    causes = [("feed", "lost"), ("feed", "initializing"), ("feed", "paused"), ("outbox", None)]
+    causes = [("feed", "lost"), ("feed", "initializing"), ("feed", "paused")]
     causes += [("broker", "blocked"), ("broker", "disconnected"), ("service", "stopping")]
-    causes += [("discovery", "the list of tables is not known")]
+    causes += [("discovery", "the list of tables is not known"), ("outbox", "unwritable")]
 
     assert all(hint_for(*cause) for cause in causes)
     assert hint_for("feed", "unheard of") is None

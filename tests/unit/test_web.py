@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from replicator.errors import SettingsInvalid
 from replicator.web.server import WebServer, reply
 from tests.support.observed import FakeService
 from tests.support.wait import wait_until
+from tests.support.web import serving
 
 
 @pytest.fixture
@@ -20,17 +20,12 @@ def service() -> FakeService:
 
 @pytest.fixture
 def server(service: FakeService) -> Iterator[WebServer]:
-    serving = WebServer("127.0.0.1", 0, service)
-    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield serving
-    serving.shutdown()
-    serving.server_close()
-    thread.join(20)
+    with serving(service) as web:
+        yield web
 
 
 def ask(server: WebServer, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -41,9 +36,9 @@ def ask(server: WebServer, method: str, path: str) -> tuple[int, dict[str, str],
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_a_probe_says_200_or_503_and_why(service: FakeService, path: str) -> None:
-    assert reply(path, service).status == 200
+    assert reply("GET", path, service).status == 200
     service.is_live = service.is_ready = False
-    refused = reply(path, service)
+    refused = reply("GET", path, service)
 
     assert refused.status == 503
     assert refused.content_type == "application/json"
@@ -54,29 +49,29 @@ def test_a_probe_says_200_or_503_and_why(service: FakeService, path: str) -> Non
 
 
 def test_the_status_is_the_facts_as_json(service: FakeService) -> None:
-    answer = reply("/status?pretty=1", service)
+    answer = reply("GET", "/status?pretty=1", service)
 
     assert (answer.status, json.loads(answer.body)) == (200, service.facts())
 
 
 def test_metrics_are_prometheus_text(service: FakeService) -> None:
-    answer = reply("/metrics", service)
+    answer = reply("GET", "/metrics", service)
 
     assert answer.body == b"replicator_in_flight 0\n"
     assert answer.content_type.startswith("text/plain; version=0.0.4")
 
 
 def test_the_page_for_people_is_html_that_nothing_can_be_loaded_into(service: FakeService) -> None:
-    page = reply("/", service)
+    page = reply("GET", "/", service)
 
     assert page.content_type.startswith("text/html")
     assert page.policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in page.policy
-    assert "script-src" not in reply("/status", service).policy
+    assert "script-src" not in reply("GET", "/status", service).policy
 
 
 def test_the_history_is_json(service: FakeService) -> None:
-    answer = reply("/history", service)
+    answer = reply("GET", "/history", service)
 
     assert (answer.status, json.loads(answer.body)) == (200, service.history())
 
@@ -89,7 +84,7 @@ def test_the_serving_thread_lets_samples_be_taken_without_a_request(
 
 
 def test_an_unknown_path_is_told_which_there_are(service: FakeService) -> None:
-    answer = reply("/nope", service)
+    answer = reply("GET", "/nope", service)
 
     assert answer.status == 404
     assert "/readyz" in json.loads(answer.body)["paths"]
@@ -120,7 +115,7 @@ def test_an_address_in_use_is_a_setting_that_is_wrong(
     server: WebServer, service: FakeService
 ) -> None:
     with pytest.raises(SettingsInvalid, match=r"http\.listen") as refused:
-        WebServer("127.0.0.1", server.server_address[1], service)
+        WebServer("127.0.0.1", server.port, service)
     assert refused.value.hint
 
 
