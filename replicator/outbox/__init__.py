@@ -1,6 +1,5 @@
-"""The outbox: the only code that knows SQL, and the only writer, one thread at a time.
+"""The outbox: what was captured and RabbitMQ has not confirmed yet. The only code that knows SQL.
 
-It keeps promises G1 and G2: what was captured is committed, together with the index that makes
-the next comparison exact, before anything is published; and it is deleted only when RabbitMQ
-has confirmed it.
+It keeps promises G1 and G2: a change is committed, together with the index that makes the next
+comparison exact, before it is published, and deleted only when RabbitMQ has confirmed it.
 """

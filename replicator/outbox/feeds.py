@@ -1,4 +1,4 @@
-"""A feed's state as columns of its row, and back: the one list of them."""
+"""A feed's state as columns of its row, and back: the one place that lists them."""
 
 import json
 import re
@@ -44,7 +44,7 @@ class StoredFeed(msgspec.Struct, frozen=True):
         return TableName(self.database_name, self.table_name)
 
     def kept(self) -> dict[str, Any]:
-        """Return the fields of a `Feed` that the outbox keeps, but for its gap."""
+        """Return the fields of a `Feed` that the outbox keeps, except its gap."""
         return {
             "indexed_projection": self.projection,
             "indexed_key": _read_name(self.primary_key),
@@ -65,18 +65,18 @@ class StoredFeed(msgspec.Struct, frozen=True):
 
 
 def read_row(mapping: Any) -> StoredFeed:
-    """Return a mapping of all columns of a feed in its shape.
+    """Return the state of a feed, read from a mapping of all its columns.
 
     Raises:
         OutboxUnusable: no outbox writes such a row.
     """
-    # SQLAlchemy has names of a class of its own; a struct takes plain ones.
+    # SQLAlchemy's names are of its own class; a struct accepts only plain strings.
     (row,) = sound([{str(name): value for name, value in mapping.items()}], StoredFeed, feeds.name)
     return row
 
 
 def columns(feed: Feed) -> dict[str, object]:
-    """Return what is kept of a feed, as columns of its row."""
+    """Return what the outbox keeps of a feed, as columns of its row."""
     return {
         "projection": feed.indexed_projection,
         "primary_key": _stored_name(feed.indexed_key),
@@ -97,13 +97,13 @@ def columns(feed: Feed) -> dict[str, object]:
 
 
 def difference(before: Feed, after: Feed) -> dict[str, object]:
-    """Return the columns of a feed that have to be written, with their new values."""
+    """Return the columns of a feed that must be written, with their new values."""
     old = columns(before)
     return {name: value for name, value in columns(after).items() if value != old[name]}
 
 
 class _StoredGap(NamedTuple):
-    """What is kept of a gap that is open."""
+    """What the outbox keeps of an open gap."""
 
     cause: Cause
     opened_at: Instant
@@ -117,13 +117,13 @@ GAP_COLUMNS: Final = tuple(gaps.c[name] for name in _StoredGap._fields)
 
 
 def read_gap(row: Any) -> Gap:
-    """Return a row of `GAP_COLUMNS` in its shape; raises as `read_row`."""
+    """Return the gap in a row of `GAP_COLUMNS`; raises what `read_row` does."""
     (gap,) = sound([tuple(row)], _StoredGap, gaps.name)
     return Gap(*gap)
 
 
 def open_gap(connection: Connection, feed_id: int) -> Gap | None:
-    """Return the gap of a feed that is not repaired yet; raises as `read_row`."""
+    """Return the gap of a feed that is not repaired yet; raises what `read_row` does."""
     query = select(*GAP_COLUMNS).where(gaps.c.feed_id == feed_id, gaps.c.closed_at.is_(None))
     row = connection.execute(query).one_or_none()
     return None if row is None else read_gap(row)
@@ -132,8 +132,8 @@ def open_gap(connection: Connection, feed_id: int) -> Gap | None:
 def _stored_name(name: str | None) -> str | None:
     """Return the name of a field as a database can hold it.
 
-    RethinkDB takes half a surrogate pair in a name and UTF-8 does not: such a name is kept as
-    its JSON, in quotes, and so is one that begins with a quote itself.
+    RethinkDB accepts half a surrogate pair in a name, UTF-8 does not: such a name is kept as its
+    JSON, in quotes, and so is a name that itself begins with a quote.
     """
     if name is None or not (name.startswith('"') or _SURROGATE.search(name)):
         return name
@@ -145,5 +145,5 @@ def _read_name(stored: str | None) -> str | None:
         return stored
     try:
         return str(json.loads(stored))
-    except ValueError:  # written as it stands, by a version before this rule
+    except ValueError:  # written as it stands, by a version older than this rule
         return stored

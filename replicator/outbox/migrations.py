@@ -1,4 +1,4 @@
-"""Bring an outbox's schema up to date, and say when it is too new or too old."""
+"""Brings an outbox's schema up to date, and says when it is too new or too old."""
 
 import importlib.resources
 from pathlib import Path
@@ -17,7 +17,7 @@ from replicator.outbox.records import damaged
 
 
 def migrations_directory() -> Path:
-    """Return where the migrations are: inside an installed package, or at the project's top."""
+    """Return where the migrations are: in the installed package, or at the project's top level."""
     package = Path(str(importlib.resources.files("replicator")))
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
@@ -93,7 +93,7 @@ def _head_of(scripts: ScriptDirectory) -> str:
 
 
 def _usable_revision(connection: Connection, scripts: ScriptDirectory) -> str | None:
-    """Return the revision of what is an outbox, or can become one: our tables go to no other."""
+    """Return the revision of an outbox, or of a database without tables, which can become one."""
     revision = current(connection)
     if revision is None:
         if set(inspect(connection).get_table_names()) - {"alembic_version"}:

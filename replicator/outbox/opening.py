@@ -1,4 +1,4 @@
-"""From a URL to the outbox at that place: the only code that chooses a kind of database."""
+"""Opens the outbox that a URL names: the only code that chooses a kind of database."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -17,8 +17,8 @@ def open_database(url: str) -> Database:
     """Return the outbox at an SQLAlchemy URL; nothing is opened or made yet.
 
     Raises:
-        OutboxUnusable: it is not such a URL, its database is not supported, or there can be no
-            outbox at this place.
+        OutboxUnusable: it is not such a URL, its database is not supported, or an outbox cannot
+            be at this place.
     """
     try:
         parsed = make_url(url)

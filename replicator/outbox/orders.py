@@ -1,8 +1,8 @@
 """Orders: what operators did to the outbox, and what they ask of the running service.
 
-A row for each, written in the transaction that does what it says, and never removed. It is the
-record of who dropped what. It is how the service, which runs in another process, hears of it too:
-its store reads the rows after the last one that it knows.
+Each order is a row, written in the transaction that does what it says, and never removed. The rows
+are the record of who dropped what. They also tell the service, which runs in another process: its
+store reads the rows after the last one that it knows.
 """
 
 import getpass
@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 
 class Order(NamedTuple):
-    """A row, in the order of its columns; instants in microseconds since the epoch."""
+    """One order, as its columns stand; instants in microseconds since the epoch."""
 
     id: Count
     at: Instant
@@ -51,7 +51,7 @@ class Order(NamedTuple):
 
     @property
     def entries(self) -> int:
-        """How many entries it was done to."""
+        """The number of entries that it changed."""
         if self.first_entry is None or self.last_entry is None:
             return 0
         return self.last_entry - self.first_entry + 1
@@ -69,7 +69,7 @@ def record(connection: Connection, action: Action, rows: Sequence[dict[str, Any]
     Args:
         connection: that transaction.
         action: what was done.
-        rows: the other columns of each; those that are left out are null.
+        rows: the other columns of each; columns that are left out become null.
     """
     common = _NO_COLUMN | {"at": time.time_ns() // 1000, "actor": _actor(), "action": action.value}
     if rows:
@@ -77,13 +77,13 @@ def record(connection: Connection, action: Action, rows: Sequence[dict[str, Any]
 
 
 def newest(connection: Connection, *, limit: int) -> list[Order]:
-    """Return the newest orders, oldest of them first; raises as `checked`."""
+    """Return the newest orders, the oldest of them first; raises what `checked` does."""
     query = _ORDERS.order_by(operations.c.id.desc()).limit(limit)
     return checked(connection.execute(query))[::-1]
 
 
 def checked(rows: Iterable[Any]) -> list[Order]:
-    """Return rows of orders in their shape; without their tables, where those are not asked for.
+    """Return the orders in these rows; without their tables, where those were not read.
 
     Raises:
         OutboxUnusable: a row is not one that an outbox writes.
@@ -98,7 +98,7 @@ def checked(rows: Iterable[Any]) -> list[Order]:
 
 
 def _actor() -> str:
-    """Return who gives the command, as ``user@host``; a user without a name by its number."""
+    """Return who gives the command as ``user@host``; a user without a name as its number."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

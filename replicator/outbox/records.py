@@ -1,9 +1,9 @@
 """Rows as the outbox writes them, checked when they are read.
 
-SQLite keeps a value of any type in any column and has no checksums, so a row may hold anything
-that another program, a failing disk or a copy made of an open file has put there. What cannot be
-an outbox's row ends the command, or the service at its start, with one line; nothing is guessed
-and nothing is skipped. What is still of the right form cannot be told from what was written.
+SQLite keeps a value of any type in any column and has no checksums, so a row may contain anything
+that another program, a failing disk or a copy of an open file has put there. A row that no outbox
+writes ends the command, or the service at its start, with one line; nothing is guessed and nothing
+is skipped. Damage that has the right form cannot be detected.
 """
 
 import json
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 OutboxId = Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
-"""The characters in front of every message id."""
+"""The first characters of every message id."""
 
 Shape = TypeVar("Shape")
-# Reads a value through to its end and makes nothing of it.
+# Checks a value to its end without making an object of it.
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _WHERE = re.compile(r"`\$\[(\d+)\]")
 
@@ -45,10 +45,10 @@ def damaged(table: str, what: str) -> OutboxUnusable:
 
 
 def sound(rows: Iterable[Any], shape: type[Shape], table: str) -> list[Shape]:
-    """Return rows in their shape, a named tuple or, for mappings, a struct.
+    """Return rows as values of ``shape``: a named tuple or, for mappings, a struct.
 
     Raises:
-        OutboxUnusable: a value is of another type, unknown, or out of its bounds.
+        OutboxUnusable: a value has another type, is unknown, or is out of bounds.
     """
     found = list(rows)
     try:
@@ -64,7 +64,7 @@ def sound(rows: Iterable[Any], shape: type[Shape], table: str) -> list[Shape]:
 
 
 def sound_keys(keys: Iterable[str], table: str) -> None:
-    """Check primary keys, faster than one by one.
+    """Check primary keys all at once, which is faster than one by one.
 
     Raises:
         OutboxUnusable: one of them is not JSON.
@@ -77,7 +77,7 @@ def sound_keys(keys: Iterable[str], table: str) -> None:
 
 
 def sound_key(key: str, table: str) -> str:
-    """Return a primary key that is JSON, as all of them are.
+    """Return a primary key after checking that it is JSON.
 
     Raises:
         OutboxUnusable: it is not.
@@ -86,7 +86,7 @@ def sound_key(key: str, table: str) -> str:
         msgspec.json.decode(key)
     except (ValueError, RecursionError):
         try:
-            json.loads(key)  # takes half a surrogate pair, as the key of a document may have it
+            json.loads(key)  # accepts half a surrogate pair, which a key may contain
         except (ValueError, RecursionError) as err:
             raise damaged(table, f"a key is not JSON: {key[:100]!r}") from err
     return key

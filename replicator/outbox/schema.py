@@ -42,11 +42,11 @@ meta: Final = Table(
     metadata,
     Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
     Column("outbox_id", String(8), nullable=False),
-    # Written once and never read: `outbox_id` is made of its first bits. Dropping it would take
-    # a migration, after which older versions refuse the outbox.
+    # Written once and never read: `outbox_id` is made of its first bits. To drop it would need a
+    # migration, after which older versions refuse the outbox.
     Column("uuid", String(36), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    # The highest number ever given to an entry: kept here because the entry itself is deleted
+    # The highest number ever given to an entry. It is kept here because the entry itself is deleted
     # when it is confirmed, and a number must never be used twice.
     Column("last_entry", BigInteger, nullable=False),
 )
@@ -60,7 +60,7 @@ feeds: Final = Table(
     # RethinkDB's id of the table and its primary key, as of the last time the feed was opened.
     Column("table_id", Text),
     Column("primary_key", Text),
-    # Which fields the digests of the index were made over.
+    # The fields over which the digests of the index were made.
     Column("projection", Text, nullable=False),
     Column("absorb_changed", Integer, nullable=False, server_default=text("0")),
     Column("state", Text, nullable=False),
@@ -90,10 +90,10 @@ entries: Final = Table(
     Column("captured_at", BigInteger, nullable=False),
     Column("state", String(7), nullable=False, server_default=text(f"'{PENDING}'")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("next_attempt_at", BigInteger),  # always null, and kept for the reason of `uuid`
+    Column("next_attempt_at", BigInteger),  # always null; kept for the same reason as `uuid`
     Column("reason", Text),
     Column("last_error", Text),
-    # Parked entries are few; the index of them costs nothing when there are none.
+    # Parked entries are few, so an index of them costs almost nothing.
     Index(
         "ix_entries_parked",
         "id",
@@ -128,8 +128,8 @@ gaps: Final = Table(
     Index("ix_gaps_feed_id", "feed_id", "closed_at"),
 )
 
-# Orders: what operators did and asked for. Only ever appended to: the running service reads those
-# after the last one that it knows, and people read who dropped what.
+# Orders: what operators did and asked for. Rows are only ever appended: the running service reads
+# those after the last one that it knows, and people read who dropped what.
 operations: Final = Table(
     "operations",
     metadata,
@@ -138,10 +138,10 @@ operations: Final = Table(
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("feed_id", _RowId, ForeignKey("feeds.id")),
-    # Which entries: consecutive numbers; of a redrive many, else one.
+    # The entries: a range of numbers, longer than one only for a redrive.
     Column("first_entry", BigInteger),
     Column("last_entry", BigInteger),
-    # Of an entry that was parked or discarded: what it was.
+    # What was parked or discarded.
     Column("key", Text),
     Column("op", String(6)),
     Column("captured_at", BigInteger),

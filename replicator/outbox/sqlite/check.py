@@ -1,4 +1,4 @@
-"""The preflight of an outbox: whether a service could start on it. Changes nothing on disk."""
+"""Checks whether a service could start on an outbox. Changes nothing on disk."""
 
 import contextlib
 import os
@@ -23,10 +23,10 @@ _SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
 def preflight(path: Path) -> Preflight:
-    """Look whether the outbox can be written and has a schema that this program can use.
+    """Check that the outbox can be written and has a schema that this program can use.
 
     Raises:
-        OutboxUnusable: no permission, not a database, not an outbox.
+        OutboxUnusable: no permission, not a database, or not an outbox.
         OutboxTooNew: a newer program wrote it.
         OutboxUnavailable: the disk is full, or it cannot be read now.
     """
@@ -34,13 +34,13 @@ def preflight(path: Path) -> Preflight:
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         raise OutboxUnusable(
             f"the directory of the outbox, {directory}, cannot be written",
-            hint="set outbox.url to a place that this user may write",
+            hint="set outbox.url to a place that this user can write",
         )
     free = shutil.disk_usage(directory).free
     if free < _MIN_FREE_BYTES:
         raise OutboxUnavailable(
             f"the file system of the outbox, at {directory}, has {free:,} bytes left",
-            hint="free disk space, or set outbox.url to a place that has some",
+            hint="free disk space, or set outbox.url to a place with more",
         )
     exists = path.exists()
     if exists:
@@ -72,8 +72,8 @@ def _check_file(path: Path) -> None:
 
 
 def _schema(path: Path) -> str | None:
-    # Opening a write-ahead log that is not there would make one; without it the file alone is
-    # the whole database, and SQLite is told so.
+    # SQLite would create a write-ahead log that is missing. Without a log the file alone is the
+    # whole database, so it is opened as one that never changes.
     is_immutable = not path.with_name(path.name + "-wal").exists()
     uri = f"{path.as_uri()}?mode=ro" + ("&immutable=1" if is_immutable else "")
     engine = create_engine(
@@ -82,6 +82,6 @@ def _schema(path: Path) -> str | None:
         poolclass=NullPool,
     )
     with translated(path), engine.connect() as connection:
-        with contextlib.suppress(OutboxOutdated):  # the service migrates it when it starts
+        with contextlib.suppress(OutboxOutdated):  # the service will migrate it when it starts
             require_current(connection)
         return current(connection)

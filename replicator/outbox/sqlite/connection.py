@@ -1,8 +1,8 @@
-"""Opening an outbox's database file, and what its errors mean.
+"""Opens an outbox's database file, and says what its errors mean.
 
-WAL, so that the commands can read while the service writes, and ``synchronous=FULL``, so that a
-commit survives a power cut. Errors of the database become this project's own here, so that
-callers know what passes by itself and what does not.
+The file has a write-ahead log, so that the commands can read while the service writes, and
+``synchronous=FULL``, so that a commit survives a power cut. Errors of the database become this
+project's own here, so that callers know what passes by itself and what does not.
 """
 
 import sqlite3
@@ -22,14 +22,14 @@ from replicator.outbox.sqlite import statements
 from replicator.outbox.sqlite.privacy import FILE_MODE, make_directory
 
 _BUSY_TIMEOUT_MS: Final = 5000
-# The system caches the file as well: a larger one was not faster, and it never shrinks again.
+# The system caches the file too: a larger cache was not faster, and it never shrinks.
 _CACHE_KIB: Final = 4 * 1024
 _WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
-# A commit writes each page that it touches, most of them for a row or two: half of SQLite's own
-# 4 KB takes a twentieth off a small commit (docs/performance.md).
+# A commit writes each page that it touches, usually for a row or two: half of SQLite's default of
+# 4 KB makes a small commit 5% faster (docs/performance.md).
 _PAGE_BYTES: Final = 2048
-# SQLite's own 1,000 pages are full after some thousand changes. Most pages are written again
-# soon, when their entries are settled: copied less often, they are copied once.
+# SQLite's default of 1,000 pages is full after a few thousand changes. Most pages are soon written
+# again, when their entries are settled: with fewer checkpoints such a page is copied only once.
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _AUTO_VACUUM_INCREMENTAL: Final = 2
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
@@ -45,11 +45,11 @@ def database_path(url: URL) -> Path:
     """Return the file of an SQLite outbox.
 
     Raises:
-        OutboxUnusable: there can be none at this URL.
+        OutboxUnusable: an outbox cannot be at this URL.
     """
     if url.drivername not in _DRIVERS or url.host or url.username:
         raise OutboxUnusable(
-            "the outbox url has a driver, a user or a host, and none is supported",
+            "the outbox url names a driver, a user or a host, which SQLite does not have",
             hint="set outbox.url to sqlite:///PATH",
         )
     if not url.database or url.database == ":memory:":
@@ -59,7 +59,7 @@ def database_path(url: URL) -> Path:
         )
     if url.query or url.database.startswith("file:"):
         raise OutboxUnusable(
-            "the outbox url has parameters, and none is supported",
+            "the outbox url has parameters, which are not supported",
             hint="set outbox.url to sqlite:///PATH",
         )
     if _is_directory(url.database):
@@ -72,25 +72,25 @@ def database_path(url: URL) -> Path:
 
 def _is_directory(path: str) -> bool:
     try:
-        # Strictly: Path's own question takes a NUL for a file that is not there.
+        # Not `Path.is_dir`: it answers False for a name with a NUL byte, which is an error here.
         return stat.S_ISDIR(Path(path).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        return False  # the lock or the file cannot be made there: whoever tries says so
+        return False  # the lock or the file cannot be made there: the attempt will say so
     except (OSError, ValueError) as err:
         raise OutboxUnusable(
             f"the outbox cannot be at {path!r}: {getattr(err, 'strerror', None) or err}",
-            hint="set outbox.url to a place that this user may write",
+            hint="set outbox.url to a place that this user can write",
         ) from err
 
 
 def open_engine(path: Path, *, create: bool = False) -> Engine:
     """Return an engine on an outbox; every connection has the settings that it needs.
 
-    Each of its transactions takes the write lock when it begins. With ``create``, the file is made
-    (mode 0600) when there is none.
+    Each transaction takes the write lock when it begins. With ``create``, a missing file is made
+    (mode 0600).
 
     Raises:
-        OutboxMissing: there is no such file and ``create`` is false.
+        OutboxMissing: the file is missing and ``create`` is false.
         OutboxUnusable: the file cannot be made.
     """
     engine = open_reader(path, create=create)
@@ -120,24 +120,24 @@ def open_reader(path: Path, *, create: bool = False) -> Engine:
 
 
 def _create_file(path: Path) -> None:
-    """Create an empty file that only its owner may read: it will hold documents."""
+    """Create an empty file that only its owner can read: it will contain documents."""
     try:
         make_directory(path.parent)
         path.touch(mode=FILE_MODE)
     except OSError as err:
         raise OutboxUnusable(
             f"the outbox cannot be created at {path}: {err.strerror}",
-            hint="set outbox.url to a place that this user may write",
+            hint="set outbox.url to a place that this user can write",
         ) from err
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # SQLAlchemy begins transactions; the DBAPI must not do it a second time.
+    # SQLAlchemy begins the transactions; the DBAPI must not begin them a second time.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    # Before the first table exists: lets free pages be given back later, in small steps. To set it
-    # again would write, and a command that only reads would wait for the service's lock.
+    # Only before the first table exists: it lets free pages be given back later, in small steps.
+    # To set it again would write, and a command that only reads would wait for the service's lock.
     if cursor.execute("PRAGMA auto_vacuum").fetchone() != (_AUTO_VACUUM_INCREMENTAL,):
         cursor.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -148,8 +148,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     cursor.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # Debian builds SQLite to write zeros over every page that is freed: each entry was then written
-    # twice more, to be forgotten. What is deleted within a page is still overwritten.
+    # Debian builds SQLite to write zeros over every freed page, which would write each entry twice
+    # more. With FAST, what is deleted within a page is still overwritten.
     cursor.execute("PRAGMA secure_delete = FAST")
     cursor.close()
 
@@ -159,9 +159,9 @@ def _begin_immediately(connection: Connection) -> None:
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """Open the store's connection to an outbox that is there.
+    """Open the store's connection to an existing outbox.
 
-    It begins its transactions by itself, and is used by one thread at a time.
+    The caller begins its transactions. To be used by one thread at a time.
 
     Raises:
         OutboxUnavailable, OutboxUnusable: see `translated`.
@@ -183,9 +183,9 @@ def translated(path: object = None) -> Iterator[None]:
     """Turn errors of the database into this project's own.
 
     Raises:
-        OutboxUnavailable: passes by itself (disk full, locked, I/O error); safe to repeat, the
-            transaction was rolled back.
-        OutboxUnusable: does not pass (not a database, corrupt, read-only).
+        OutboxUnavailable: the failure passes by itself (disk full, locked, I/O error). The
+            transaction was rolled back, so it is safe to repeat.
+        OutboxUnusable: it does not pass (not a database, corrupt, read-only).
     """
     try:
         yield
@@ -194,14 +194,14 @@ def translated(path: object = None) -> Iterator[None]:
     except sqlite3.DatabaseError as err:
         raise _translate(err, _at(path)) from err
     except UnicodeDecodeError as err:
-        # SQLite quotes the schema in what it says, and Python's module reads that as text.
+        # SQLite's message quotes the damaged schema, and Python's module decodes it as text.
         raise OutboxUnusable(
-            f"the outbox{_at(path)} is damaged: {err.reason} in what SQLite says of it",
+            f"the outbox{_at(path)} is damaged: {err.reason} in SQLite's error message",
             hint="move the file away: a new outbox starts with a new snapshot",
         ) from err
     except MultipleResultsFound as err:
         raise OutboxUnusable(
-            f"the outbox{_at(path)} is damaged: it has two rows where there can be one",
+            f"the outbox{_at(path)} is damaged: it has two rows where only one can be",
             hint="move the file away: a new outbox starts with a new snapshot",
         ) from err
 
@@ -212,16 +212,16 @@ def _at(path: object) -> str:
 
 def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
-    error = " ".join(str(error).split())  # it may quote a damaged schema, line ends and all
+    error = " ".join(str(error).split())  # it may quote a damaged schema with its line ends
     if code in _PASSING:
         return OutboxUnavailable(
             f"the outbox{where} cannot be written now: {error}",
-            hint="free disk space, or end what keeps it locked",
+            hint="free disk space, or end the program that keeps it locked",
         )
     if code == _READONLY:
         return OutboxUnusable(
             f"the outbox{where} is read-only: {error}",
-            hint="let this user write the file and its directory",
+            hint="allow this user to write the file and its directory",
         )
     return OutboxUnusable(
         f"the outbox{where} cannot be used: {error}",

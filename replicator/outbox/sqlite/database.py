@@ -24,7 +24,7 @@ from replicator.outbox.sqlite.room import is_disk_low
 
 
 class SqliteDatabase:
-    """The outbox in a file; the verbs are described by `replicator.outbox.port.Database`."""
+    """The outbox in a file; `replicator.outbox.port.Database` describes the verbs."""
 
     def __init__(self, path: Path) -> None:
         """Name the file; nothing is opened or made yet."""
@@ -42,20 +42,20 @@ class SqliteDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open it to read; a long statement would keep the write-ahead log from being reset."""
+        """Open it for reading; a long statement would keep the write-ahead log from being reset."""
         with translated(self._path), open_reader(self._path).connect() as connection:
             migrations.require_current(connection)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open it to change it, with SQLite's one write lock."""
+        """Open it for changes, with SQLite's one write lock."""
         with translated(self._path), open_engine(self._path).begin() as connection:
             migrations.require_current(connection)
             yield connection
 
     def exclusively(self) -> AbstractContextManager[None]:
-        """Hold the lock file beside it."""
+        """Hold the lock file beside the database."""
         return lock.exclusively(self._path)
 
     def user(self) -> str | None:
@@ -70,15 +70,15 @@ class SqliteDatabase:
             return migrations.upgrade(connection)
 
     def check(self) -> Preflight:
-        """Look at the file, its directory and its volume."""
+        """Check the file, its directory and its volume."""
         return check.preflight(self._path)
 
     def exposure(self) -> Exposure | None:
-        """Look at the modes of the files and of their directory."""
+        """Check the modes of the files and of their directory."""
         return privacy.exposure(self._path)
 
     def is_nearly_full(self) -> bool:
-        """Look at the volume; it pauses the feeds at half of this room."""
+        """Check the volume: the feeds pause at half of the room that this asks for."""
         try:
             return is_disk_low(self._path.parent, was_low=True)
         except OSError:

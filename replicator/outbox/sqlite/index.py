@@ -1,4 +1,4 @@
-"""Look-ups in the document index, as SQLite does them fast."""
+"""Look-ups in the document index, in the way that is fast on SQLite."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from replicator.outbox.records import sound, sound_key
 from replicator.outbox.schema import documents
 from replicator.outbox.sqlite import statements as sql
 
-_MAX_READ_ALONG: Final = 2  # rows read for each that is wanted
+_MAX_READ_ALONG: Final = 2  # rows to read for each wanted one
 _decode_ids: Final = msgspec.json.Decoder(list[int]).decode
 
 
@@ -33,7 +33,7 @@ class _Row(NamedTuple):
 
 
 def as_json(values: Sequence[object]) -> str:
-    """Return a list as the one value that a statement takes."""
+    """Return a list as the one value that a statement takes for it."""
     return msgspec.json.encode(values).decode()
 
 
@@ -46,19 +46,19 @@ def look_up(
     is_in_order: bool,
 ) -> dict[str, Known]:
     """Do `replicator.outbox.port.Outbox.look_up`."""
-    # Not with documents: those in between, which nobody wants, may be large.
+    # Never with documents: those in between, which are not wanted, may be large.
     may_read_along = is_in_order and keys and not with_documents
     if may_read_along and _are_neighbours(connection, feed_id, keys):
         # A snapshot comes nearly in the order of the keys: of 3,000 documents that came together,
-        # nine of ten lie side by side in the index, and to read along it takes half as long as to
-        # search for each.
+        # nine of ten are neighbours in the index. Reading along it takes half as long as searching
+        # for each.
         rows = connection.execute(sql.LOOK_UP_RANGE, (feed_id, min(keys), max(keys)))
     else:
         statement = sql.LOOK_UP_WITH_DOCUMENTS if with_documents else sql.LOOK_UP
         # Sorted, neighbours in the index are read one after the other.
         rows = connection.execute(statement, (as_json(sorted(keys)), feed_id))
     found = {key: Known(row_id, digest, kept) for key, row_id, digest, kept in rows}
-    # A digest that is damaged equals none: the document is published once more.
+    # A damaged digest equals no other: its document is published once more.
     if with_documents:
         sound(((row.row_id, row.document) for row in found.values()), _Kept, documents.name)
     return found
@@ -67,7 +67,7 @@ def look_up(
 def _are_neighbours(connection: sqlite3.Connection, feed_id: int, keys: Sequence[str]) -> bool:
     """Return whether the index has few other keys between the first and the last of these.
 
-    Texts in the order of SQLite: numbers are not in the order of a snapshot then.
+    Keys are compared as texts, as SQLite does. Numbers in a snapshot come in another order.
     """
     values = (max(keys), feed_id, min(keys), _MAX_READ_ALONG * len(keys))
     is_after_last = connection.execute(sql.IS_AFTER_LAST, values).fetchone()
@@ -78,7 +78,7 @@ def unseen(connection: sqlite3.Connection, search: Search) -> UnseenPage:
     """Do `replicator.outbox.port.Outbox.unseen`."""
     feed_id, start = search.feed_id, search.start
     end = connection.execute(sql.NEXT_PAGE, (feed_id, start, search.max_rows)).fetchone()
-    # Nearly all were seen: of those, only the ids are read, from the index of keys.
+    # Nearly all were seen: only their ids are read, from SQLite's index of the keys.
     if end is None:
         (ids,) = connection.execute(sql.IDS, (feed_id, start)).fetchone()
     else:
@@ -102,7 +102,7 @@ def unseen(connection: sqlite3.Connection, search: Search) -> UnseenPage:
 def _fitting(
     connection: sqlite3.Connection, row_ids: list[int], max_bytes: int
 ) -> tuple[list[int], str | None]:
-    """Return the first of these rows whose documents fit, and the key of the next one."""
+    """Return as many of these rows as have room for their documents, and the key after them."""
     fitting: list[int] = []
     size = 0
     for row_id, key, length in connection.execute(sql.SIZES_OF_IDS, (as_json(row_ids),)):

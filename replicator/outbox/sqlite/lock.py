@@ -1,7 +1,7 @@
 """One replicator for each outbox: a lock file beside the database.
 
 Two writers would give out the same entry numbers and delete each other's entries. The lock is
-the kernel's (``flock``), so it ends with the process, however that ended.
+the kernel's (``flock``), so it ends with the process, however that ends.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from typing import Final
 from replicator.errors import OutboxInUse, OutboxUnusable
 from replicator.outbox.sqlite.privacy import FILE_MODE, make_directory
 
-# `user` holds a shared lock for an instant.
+# `user` holds a shared lock for an instant, so a start tries more than once.
 _PATIENCE_SECONDS: Final = 1.0
 _ATTEMPT_EVERY_SECONDS: Final = 0.05
 
@@ -35,9 +35,9 @@ def exclusively(database: Path) -> Iterator[None]:
     except OSError as err:
         raise OutboxUnusable(
             f"the outbox's lock file {path} cannot be opened: {err.strerror}",
-            hint="let this user write the directory of the outbox",
+            hint="allow this user to write the directory of the outbox",
         ) from err
-    # The file stays when it is closed: removing it would be a race.
+    # The file stays when it is closed: to remove it would be a race.
     with os.fdopen(file, "r+b", buffering=0):
         _lock(file)
         os.ftruncate(file, 0)
@@ -46,14 +46,14 @@ def exclusively(database: Path) -> Iterator[None]:
 
 
 def user(database: Path) -> str | None:
-    """Return the process that runs on an outbox, as it wrote itself down; None when none does.
+    """Return the process that runs on an outbox, as it wrote into the file; None: no process does.
 
-    Race: for an instant this holds a shared lock, which a service that starts just then waits for.
+    Race: for an instant this holds a shared lock. A service that starts just then waits for it.
     """
     try:
         file = os.open(_lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None  # nobody has made one, or nobody who runs as this user
+        return None  # nobody has made one, or only a user whose files this one cannot read
     with os.fdopen(file, "rb", buffering=0):
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -75,7 +75,7 @@ def _lock(file: int) -> None:
             if time.monotonic() >= deadline or not isinstance(err, BlockingIOError):
                 raise OutboxInUse(
                     f"the outbox is in use by another replicator (process {_written(file)})",
-                    hint="stop the other one, or give this one its own --outbox",
+                    hint="stop the other one, or give this one an --outbox of its own",
                 ) from err
             time.sleep(_ATTEMPT_EVERY_SECONDS)
         else:

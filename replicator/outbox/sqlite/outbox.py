@@ -1,7 +1,7 @@
 """The store's outbox on SQLite: one connection, used by one thread at a time.
 
-Invariant: whatever changes more than one row is within `_transaction`, and the only changes of
-entries, index, feeds and gaps together are those of `commit`.
+Invariant: whatever changes more than one row is within `_transaction`, and only `commit` changes
+entries, index, feeds and gaps together.
 """
 
 import sqlite3
@@ -51,12 +51,12 @@ _TIDY_PAGES: Final = 512
 _BODY: Final = 5  # its place among the columns of an entry
 _ENTRY_COLUMNS: Final = 7
 _DOCUMENT_COLUMNS: Final = 5
-# sqlite3 looks for an adapter for each value that is not exactly a str: an Op is none.
+# sqlite3 looks for an adapter for each value that is not exactly a str; an Op is not.
 _TEXT: Final = {each: each.value for each in (*Op, *Origin)}
 
 
 class _Identity(NamedTuple):
-    """What message ids are made of."""
+    """What message ids consist of."""
 
     outbox_id: OutboxId
     last_entry: Count
@@ -83,12 +83,12 @@ class SqliteOutbox:
     """Implements `replicator.outbox.port.Outbox`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Take over a connection as `connection.open_writer` makes it."""
+        """Take over a connection that `connection.open_writer` has made."""
         self._path = path
         self._connection = connection
         self._place = room.SameFile(path)
         self._may_have_free_pages = True
-        # The oldest pending entry, and a number below which nothing is pending; 0 for unknown.
+        # The oldest pending entry, and a number below which no entry is pending; 0: unknown.
         self._oldest: tuple[int, int] | None = None
         self._floor = 0
         self._version = 0
@@ -98,14 +98,14 @@ class SqliteOutbox:
         """Read what is committed."""
         with translated(self._path):
             if self._connection.in_transaction:
-                # Order matters: a transaction that could not be rolled back ends before anything
-                # is read. What it wrote would be taken for committed, and never published.
+                # Order matters: a transaction that could not be rolled back must end before
+                # anything is read. What it wrote would look committed, and never be published.
                 self._connection.execute(sql.ROLLBACK)
             yield self._connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what the block does, or nothing of it."""
+        """Commit everything that the block does, or nothing."""
         with self._reading() as connection:
             connection.execute(sql.BEGIN)
             try:
@@ -144,10 +144,10 @@ class SqliteOutbox:
         return max(0, highest or 0) + 1
 
     def _require_whole(self, last_entry: int) -> None:
-        """Check what holds between rows: every entry has its feed and a number given out."""
+        """Check across rows that every entry has its feed, and a number that was given out."""
         orphan = self._connection.execute(sql.ENTRY_WITHOUT_FEED).fetchone()
         if orphan is not None:
-            raise damaged(schema.entries.name, f"row {orphan[0]}: its feed is not there")
+            raise damaged(schema.entries.name, f"row {orphan[0]}: its feed is missing")
         (highest,) = self._connection.execute(sql.HIGHEST_ENTRY).fetchone()
         if highest is not None and highest > last_entry:
             what = f"row {highest}: {last_entry} is the last number given out"
@@ -162,7 +162,7 @@ class SqliteOutbox:
                 connection.execute(sql.MAKE_FEED, (*name, projection))
                 row = self._feed_row(name)
             if row is None:
-                raise RuntimeError("a feed that was just made is not there")
+                raise RuntimeError("a feed that was just made is missing")
             connection.execute(sql.LOSE_FEED, (row.id,))
             if row.projection != projection:
                 connection.execute(sql.FORGET_DOCUMENTS, (row.id,))
@@ -180,7 +180,7 @@ class SqliteOutbox:
     def _open_gap(self, feed_id: int) -> Gap | None:
         rows = self._connection.execute(sql.OPEN_GAP, (feed_id,)).fetchall()
         if len(rows) > 1:
-            raise damaged(schema.gaps.name, f"the feed {feed_id} has two gaps that are open")
+            raise damaged(schema.gaps.name, f"the feed {feed_id} has two open gaps")
         return feed_rows.read_gap(rows[0]) if rows else None
 
     def tables(self) -> dict[int, TableName]:
@@ -194,7 +194,7 @@ class SqliteOutbox:
             wanted = index.as_json(list(databases))
             return list(_names(connection.execute(sql.FEED_NAMES_NOT_DROPPED, (wanted,))).values())
 
-    # What a step is decided with.
+    # For the decision of a step.
 
     def look_up(
         self, feed_id: int, keys: Sequence[str], *, with_documents: bool, is_in_order: bool
@@ -255,7 +255,7 @@ class SqliteOutbox:
                 start += count
 
     def _change_index(self, feed_id: int, change: IndexChange) -> None:
-        # Order matters: a document that was deleted and created again has its key in both.
+        # Order matters: a document that was deleted and created again has its key in both lists.
         if change.deleted:
             self._connection.execute(sql.DELETE_DOCUMENTS, (index.as_json(change.deleted),))
         for rows, end in ((change.inserted, ""), (change.updated, sql.UPDATE_DOCUMENTS_END)):
@@ -263,7 +263,7 @@ class SqliteOutbox:
                 (row.row_id, feed_id, key, row.digest, row.document) for key, row in rows.items()
             ]
             self._insert(sql.INSERT_DOCUMENTS, _DOCUMENT_COLUMNS, values, end)
-        # Order matters: the last page of a sweep marks rows as deleted, which go at once.
+        # Order matters: the last page of a sweep marks rows as deleted, which are removed here.
         if change.forgets_deleted:
             self._connection.execute(sql.FORGET_DELETED, (feed_id, DELETED))
 
@@ -305,7 +305,7 @@ class SqliteOutbox:
         return is_as_reported
 
     def _oldest_after(self, step: Step) -> tuple[int, int] | None:
-        """Return number and instant of the oldest pending entry; asks only where it may be new."""
+        """Return number and instant of the oldest pending entry; reads only if it may be new."""
         if step.outcomes or not self._floor:
             found = self._connection.execute(sql.OLDEST, (self._floor,)).fetchone()
             return (found[0], found[1]) if found is not None else None
@@ -328,7 +328,7 @@ class SqliteOutbox:
                 if is_cut := size >= max_bytes:
                     break
             rows.close()
-        # What a body says is not looked at: it is published as it stands.
+        # Bodies are not checked: they are published as they stand.
         pending = sound(found, Entry, schema.entries.name)
         sound_keys([each.key for each in pending], schema.entries.name)
         return EntryPage(pending, is_last=not is_cut and len(found) < max_entries)
@@ -364,7 +364,7 @@ class SqliteOutbox:
         )
 
     def is_room_low(self, *, was_low: bool) -> bool:
-        """Do `Outbox.is_room_low`: of the volume."""
+        """Do `Outbox.is_room_low`, for the volume."""
         return room.is_disk_low(self._path.parent, was_low=was_low)
 
     def tidy(self) -> None:
@@ -373,8 +373,8 @@ class SqliteOutbox:
             return
         with self._transaction() as connection:
             (free,) = connection.execute(sql.FREE_PAGES).fetchone()
-            # One page at a time: the pragma frees a page with each of its rows, its rows have no
-            # columns, and sqlite3 takes no more than one row of a statement without columns.
+            # One page at a time: the pragma frees a page with each of its rows. Its rows have no
+            # columns, and of a statement without columns sqlite3 reads only one row.
             for _ in range(min(free, _TIDY_PAGES)):
                 connection.execute(sql.FREE_ONE_PAGE)
         self._may_have_free_pages = free > _TIDY_PAGES

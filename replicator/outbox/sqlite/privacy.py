@@ -1,8 +1,8 @@
-"""Who else on this host may read or write an outbox: it holds documents.
+"""Who else on this host may read or write an outbox, which contains documents.
 
 The file is made with mode 0600 whatever the umask is, and SQLite gives its ``-wal`` and ``-shm``
-the mode of the file. What was there before is left as it is: somebody may have opened it to a
-group on purpose. What everybody may do is only said.
+the mode of the file. What was there before stays as it is: somebody may have opened it to a group
+on purpose. What every user may do is only reported.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _REMEDY: Final = "chmod 600 its files, and give it a directory of its own with m
 
 
 def make_directory(path: Path) -> None:
-    """Create what is missing of a directory for its owner alone; safe to repeat.
+    """Create a directory and its missing parents for the owner alone; safe to repeat.
 
     ``Path.mkdir(parents=True)`` leaves the parents to the umask: in a directory that everybody
-    may write, anybody can put another file into the outbox's place.
+    may write, anybody can replace the outbox by another file.
 
     Raises:
         OSError: it cannot be created.
@@ -34,19 +34,19 @@ def make_directory(path: Path) -> None:
 
 
 def exposure(database: Path) -> Exposure | None:
-    """Return what every user of this host may do with an outbox; None for nothing.
+    """Return what every user of this host may do with an outbox; None: nothing.
 
     Raises:
-        OSError: the directory cannot be looked at.
+        OSError: the directory cannot be read.
     """
     found = []
     for name in (database.name + ending for ending in _BESIDE):
-        # SQLite removes some of them at any time.
+        # SQLite may remove some of them at any time.
         with contextlib.suppress(FileNotFoundError):
             found += _said(name, database.with_name(name).stat().st_mode)
     directory = next(parent for parent in database.parents if parent.exists())
     mode = directory.stat().st_mode
-    # In a sticky one, such as a system's for temporary files, nobody can replace another's files.
+    # In a sticky directory, such as /tmp, nobody can replace the files of others.
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         found.append(f"every user may write its directory {directory} (mode {_octal(mode)})")
     return Exposure(found, _REMEDY) if found else None

@@ -1,4 +1,4 @@
-"""The room on the volume of an outbox, and whether its file is still where it was."""
+"""The room on an outbox's volume, and a check that its file is still where it was."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from replicator.errors import OutboxUnusable
 
 _RESERVE_BYTES: Final = 128 * 1024 * 1024
-_RESERVE_SHARE: Final = 10  # of a small volume no more than a tenth is kept free
+_RESERVE_SHARE: Final = 10  # of a small volume only a tenth is kept free
 
 
 def is_disk_low(directory: Path, *, was_low: bool) -> bool:
@@ -18,10 +18,10 @@ def is_disk_low(directory: Path, *, was_low: bool) -> bool:
 
 
 class SameFile:
-    """Sees that a database file is still where it was.
+    """Checks that a database file is still where it was.
 
-    SQLite goes on writing to a file that was deleted, and all of it is gone with the process:
-    better to end while what is not confirmed is still little.
+    SQLite goes on writing to a deleted file, and all of that is lost when the process ends: better
+    to end at once, while little is unconfirmed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class SameFile:
         self._inode: int | None = None
 
     def require(self) -> None:
-        """Compare with the first time.
+        """Compare the file with the one of the first call.
 
         Raises:
             OutboxUnusable: it was removed or replaced.

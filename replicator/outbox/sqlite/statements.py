@@ -1,6 +1,6 @@
 """The SQL of the store's connection: every statement of the one writer, by name.
 
-Lists go in as one JSON value: so a statement is parsed once, whatever the number of keys, and
+Lists are passed as one JSON value, so a statement is parsed once, whatever the number of keys, and
 SQLite's limit on parameters does not matter. CROSS JOIN keeps the planner from scanning the index
 and searching the list.
 """
@@ -8,8 +8,8 @@ and searching the list.
 import functools
 from typing import Final
 
-# A transaction that takes the write lock at once: a deferred one that first reads and then writes
-# can fail with BUSY when another connection wrote in between; this one waits.
+# This transaction takes the write lock at once, and waits for it. A deferred one, which first reads
+# and then writes, can fail with BUSY when another connection wrote in between.
 BEGIN: Final = "BEGIN IMMEDIATE"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
@@ -33,7 +33,7 @@ PARK: Final = (
 PAGE: Final = (
     f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id > ? AND state = 'pending' ORDER BY id LIMIT ?"
 )
-# From a number on: without it, this would read through all parked entries, which are the oldest.
+# Starts at a number: otherwise it would read through all parked entries, which are the oldest.
 OLDEST: Final = (
     "SELECT id, captured_at FROM entries WHERE state = 'pending' AND id >= ? ORDER BY id LIMIT 1"
 )
@@ -64,7 +64,7 @@ IS_AFTER_LAST: Final = (
 NEXT_PAGE: Final = (
     "SELECT key FROM documents WHERE feed_id = ? AND key >= ? ORDER BY key LIMIT 1 OFFSET ?"
 )
-# As one value: to step over each of them takes twice as long.
+# As one value: to fetch them row by row takes twice as long.
 IDS: Final = "SELECT json_group_array(id) FROM documents WHERE feed_id = ? AND key >= ?"
 IDS_OF_PAGE: Final = f"{IDS} AND key < ?"
 _OF_IDS: Final = (
@@ -72,11 +72,11 @@ _OF_IDS: Final = (
 )
 KEYS_OF_IDS: Final = _OF_IDS.format(columns="key, id, NULL, x''")
 ROWS_OF_IDS: Final = _OF_IDS.format(columns="key, id, document, digest")
-# Reads no document: its length is at the beginning of its row.
+# Reads no document: its length is in the header of its row.
 SIZES_OF_IDS: Final = _OF_IDS.format(columns="id, key, ifnull(length(document), 0)")
 DOCUMENT_COLUMNS: Final = "id, feed_id, key, digest, document"
 INSERT_DOCUMENTS: Final = f"INSERT INTO documents ({DOCUMENT_COLUMNS}) VALUES "
-# Never the other way round: an id that is in use must not be taken for a new row's.
+# Only for rows that exist: a new row whose id is in use must fail, not overwrite another.
 UPDATE_DOCUMENTS_END: Final = (
     " ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, document = excluded.document"
 )
@@ -114,14 +114,14 @@ DATA_VERSION: Final = "PRAGMA data_version"
 FREE_PAGES: Final = "PRAGMA freelist_count"
 FREE_ONE_PAGE: Final = "PRAGMA incremental_vacuum(1)"
 
-# Rows of an INSERT: a hundred, then fewer and fewer for the rest. SQLite compiles each once and
-# takes at most 32,766 values; Python's module keeps 128 compiled statements.
+# Rows of one INSERT: a hundred, then fewer and fewer for the rest. SQLite compiles each size once
+# and takes at most 32,766 values; Python's module keeps 128 compiled statements.
 ROW_COUNTS: Final = (100, 32, 16, 8, 4, 2, 1)
 
 
-@functools.cache  # there are few sets of columns that are saved together, and one at each commit
+@functools.cache  # few sets of columns are ever saved together, and one is at each commit
 def save_feed(columns: tuple[str, ...]) -> str:
-    """Return the statement that changes these columns of a feed; its id comes last."""
+    """Return the statement that changes these columns of a feed; the feed's id comes last."""
     return f"UPDATE feeds SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"
 
 
@@ -129,8 +129,8 @@ def save_feed(columns: tuple[str, ...]) -> str:
 def insert(head: str, columns: int, rows: int, end: str = "") -> str:
     """Return an INSERT of a number of rows.
 
-    sqlite3 gives the interpreter's lock away and takes it back for each row of an `executemany`;
-    while another thread wants it, that costs more than the insert itself.
+    An `executemany` would release the interpreter's lock and take it back for each row; while
+    another thread wants the lock, that costs more than the insert itself.
     """
     row = f"({', '.join('?' * columns)})"
     return head + ", ".join([row] * rows) + end

@@ -68,7 +68,7 @@ def test_a_start_that_fails_anywhere_leaves_a_new_outbox_new(database: Database)
         ("UPDATE meta SET last_entry = 2", "row 3: 2 is the last number given out"),
         ("UPDATE meta SET last_entry = -1", "its table meta"),
         ("UPDATE meta SET outbox_id = 'NOT GOOD'", "its table meta"),
-        ("UPDATE entries SET feed_id = 77 WHERE id = 2", "row 2: its feed is not there"),
+        ("UPDATE entries SET feed_id = 77 WHERE id = 2", "row 2: its feed is missing"),
         ("UPDATE entries SET state = 'lost' WHERE id = 2", "entries"),
         ("UPDATE entries SET captured_at = -5 WHERE id = 2", "entries"),
         ("UPDATE documents SET id = 9223372036854775807", "documents, row 9223372036854775807"),
