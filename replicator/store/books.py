@@ -1,4 +1,4 @@
-"""What was committed, as totals and metrics have it."""
+"""The totals and metrics of what was committed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from replicator.store.series import ClosedTables
 
 
 class Books:
-    """Counts along with each commit; for the store's thread."""
+    """Counts what each commit did; for the store's thread."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Start with nothing counted."""
@@ -41,7 +41,7 @@ class Books:
         metrics = self._metrics
         for feed in capture.found:
             self._closed.found(str(feed.name))
-            self._shown_states = {}  # its series begin anew, also where its feed stays as it is
+            self._shown_states = {}  # its series start again, even in the same state
         for feed in capture.dropped:
             self._closed.closed(str(feed.name), capture.last_entry)
         for (name, *labels), count in capture.tally.items():
@@ -64,7 +64,7 @@ class Books:
 
     def look_at_closed(self, last_entry: int) -> None:
         """Drop the series of tables that are gone; to be called about once a second."""
-        # Not known, until the next commit, when the only ones that are pending were redriven.
+        # Unknown until the next commit if redriven entries are the only ones that are pending.
         oldest = (self._oldest_pending or 0) if self.totals.pending else last_entry + 1
         self._closed.look(oldest)
 

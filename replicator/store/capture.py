@@ -1,7 +1,7 @@
-"""What the items of one step mean: the way from a feed to the outbox.
+"""Decides what the items of one step mean: the way from a feed to the outbox.
 
 Nothing is written here. What the store knew after its last commit is immutable: a step is decided
-on copies, which are kept only when it was committed. So a step whose commit failed (disk full,
+on copies, which are kept only once it is committed. So a step whose commit failed (disk full,
 locked) is decided again from the same items, with the same result.
 """
 
@@ -33,14 +33,14 @@ from replicator.fault_points import FaultPoint, reach
 from replicator.outbox.port import Outbox, Search, Step
 
 _SWEEP_ROWS: Final = 5000
-# Documents that are kept come into memory, and into the messages of their deletes.
+# Kept documents are read into memory, for the messages of their deletes.
 _SWEEP_BYTES: Final = 8 * 1024 * 1024
 _REPAIRS: Final = {Op.CREATE: "created", Op.UPDATE: "updated", Op.DELETE: "deleted"}
 # Progress alone is not worth a commit of its own more often than this.
 _PROGRESS_EVERY: Final = 1_000_000  # microseconds
-# What the server has not yet said when it says that it has no more. A writer's answer may come
-# before the change has reached the feed, from each shard at a pace of its own. And a server that
-# is cut off from a primary notices after 10 seconds, its default; 14.5 were measured.
+# How long a change may be on its way when the server says that it has no more. A writer's answer
+# may come before the change has reached the feed, from each shard at a pace of its own. And a
+# server that is cut off from a primary notices after 10 seconds, its default; 14.5 were measured.
 _ON_ITS_WAY: Final = 1_000_000  # microseconds
 _ON_ITS_WAY_IN_A_SPLIT: Final = 15_000_000
 
@@ -49,31 +49,31 @@ class Memory(NamedTuple):
     """What the store knows after a commit; never changed."""
 
     feeds: Mapping[int, Feed]
-    kept: Mapping[int, Feed]  # as the outbox has them: behind `feeds` in their progress only
+    kept: Mapping[int, Feed]  # as the outbox has them; only their progress may be older
     last_entry: int
     next_row_id: int
 
 
 class Capture:
-    """Decides one step: `handle` and `sweep`, then `step`; after its commit, all the rest."""
+    """Decides one step: call `handle` and `sweep`, then `step`; after its commit, use the rest."""
 
     def __init__(
         self, outbox: Outbox, memory: Memory, register: Callable[[TableSettings], Feed]
     ) -> None:
-        """Begin with what the store knew; ``register`` makes or finds the feed of a table."""
+        """Start with what the store knew; ``register`` finds or makes the feed of a table."""
         self._outbox = outbox
         self._register = register
         self._feeds = dict(memory.feeds)
         self._kept = dict(memory.kept)
         self._ended: dict[int, Feed] = {}
-        self.last_entry = memory.last_entry  # the highest number that was given out
+        self.last_entry = memory.last_entry  # the highest number ever given to an entry
         self._row_ids = RowIds(memory.next_row_id)
         self._index: dict[int, IndexDraft] = {}
-        self._to_save: dict[int, None] = {}  # a set that keeps its order
+        self._to_save: dict[int, None] = {}  # a set that keeps the order
         self.entries: list[Entry] = []
         self.tally: Counter[tuple[str, ...]] = Counter()
         self.notes: list[tuple[str, dict[str, object]]] = []
-        self.fault_points: list[FaultPoint] = []  # reached by the commit
+        self.fault_points: list[FaultPoint] = []  # to be reached after the commit
         self.found: list[Feed] = []  # of tables that were found
         self.dropped: list[Feed] = []  # of tables whose deletes are all captured
 
@@ -90,7 +90,7 @@ class Capture:
 
     @property
     def memory(self) -> Memory:
-        """What the store knows once the step is committed."""
+        """What the store will know once the step is committed."""
         kept = self._kept | {each: self._feeds[each] for each in self._to_save.keys() - self._ended}
         for feed_id in self._ended:
             kept.pop(feed_id, None)
@@ -127,17 +127,17 @@ class Capture:
             feed = self._register(item.table)
             self._kept[feed.id] = feed
         if feed.is_dropped:
-            # Created again while its deletes were looked for: the new table's first comparison
-            # finds the rest of them.
+            # Created again while the sweep looked for its deletes: the new table's first
+            # comparison finds the rest of them.
             feed = replace(feed, is_dropped=False, snapshot=None)
         self._feeds[feed.id] = feed
         self.found.append(feed)
 
     def _drop(self, item: TableDropped) -> None:
-        """Compare the index with an empty snapshot, which `sweep` then does."""
+        """Give the feed an empty snapshot, which `sweep` compares with the index."""
         feed = self._feed_of(item.name)
         if feed is None:
-            return  # its deletes are captured
+            return  # its deletes are captured already
         if feed.open_gap is None and feed.opened_at is not None:
             cause = Cause.START if feed.is_restarted else Cause.ABORTED
             feed = self._with_gap(feed, cause, feed.alive_at or feed.opened_at)
@@ -159,7 +159,8 @@ class Capture:
     def _open(self, feed: Feed, item: FeedOpened) -> None:
         if feed.opened_at is not None:
             if feed.open_gap is None:
-                # The process died without a word. Since the last sign of life, who knows.
+                # The process died without recording a gap: changes may be missing since the last
+                # sign of life.
                 feed = self._with_gap(feed, Cause.START, feed.alive_at or feed.opened_at)
             gap = feed.open_gap
             cause = Cause.START if feed.is_restarted or gap is None else gap.cause
@@ -274,7 +275,7 @@ class Capture:
 
     def _close(self, feed: Feed, item: FeedClosed) -> None:
         was_open = feed.state is not FeedState.LOST
-        # Not at an orderly end: the next start records that gap, when it knows how long it was.
+        # Not at an orderly end: the next start records that gap, once its length is known.
         if item.cause is not Cause.START and was_open and feed.open_gap is None:
             feed = self._with_gap(feed, item.cause, item.complete_at or item.at)
         gap = feed.open_gap
@@ -320,8 +321,8 @@ class Capture:
             draft.know((), page.rows)
             for key in page.rows:
                 if feed.is_baseline and feed.first_ready_at is None:
-                    # If one is made again before the comparison is complete, and nobody watches,
-                    # it must not be taken for a document that was always there.
+                    # If the document is created again while no feed is open, the next snapshot
+                    # must not see it as one that was always there.
                     draft.put(key, DELETED, None)
                 else:
                     draft.remove(key)
@@ -336,7 +337,7 @@ class Capture:
             self._complete(feed, now)
 
     def _complete(self, feed: Feed, now: int) -> None:
-        """Every document was compared: the feed is ready, its gap is closed."""
+        """Make the feed ready and close its gap: every document was compared."""
         facts: dict[str, object] = {"table": str(feed.name), "documents": feed.compared}
         if (gap := feed.open_gap) is not None:
             facts |= {"created": gap.created, "updated": gap.updated, "deleted": gap.deleted}
@@ -355,7 +356,7 @@ class Capture:
         self.fault_points.append(FaultPoint.FEED_READY)
 
     def _end(self, feed: Feed, now: int) -> None:
-        """Close the feed of a table that is gone: one that is made again is a new one."""
+        """Close the feed of a table that is gone; a table of this name will be a new one."""
         facts: dict[str, object] = {"table": str(feed.name)}
         if (gap := feed.open_gap) is not None:
             facts["deleted"] = gap.deleted
@@ -379,9 +380,9 @@ class Capture:
         self.notes.append(("table was dropped, its deletes are captured", facts))
 
     def _compared(self, feed: Feed, now: int) -> Feed:
-        """Return the feed without its snapshot, which was compared to its end."""
+        """Return the feed without its snapshot, all of which was compared."""
         if feed.first_ready_at is None:
-            # What was deleted behind the sweep, while it went on.
+            # Rows that stand for documents deleted during the snapshot are not needed any more.
             self._draft(feed.id).forgets_deleted = True
         gap = feed.open_gap
         return replace(

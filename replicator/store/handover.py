@@ -1,8 +1,8 @@
-"""What the publisher has of the outbox: one reading after the other, each from the oldest entry on.
+"""Hands the outbox's entries to the publisher, in readings that each begin at the oldest entry.
 
 A reading goes through the pending entries in the order of their numbers. At first they are read
-back from the outbox. When a page was the last, the publisher has caught up, and what is committed
-from then on goes to it from memory, until it has no room.
+back from the outbox, page by page. After the last page the publisher has caught up: from then on
+it gets what is committed from memory, until it has no room.
 
 Invariant: within a reading every entry is offered once, and none before an older one (G3).
 """
@@ -23,7 +23,7 @@ class Handover:
     """Hands committed entries to the publisher; for the store's thread."""
 
     def __init__(self, outbox: Outbox) -> None:
-        """Hand over nothing yet: the publisher begins the first reading."""
+        """Hand over nothing until the publisher asks for the first reading."""
         self._outbox = outbox
         self._sink: EntrySink | None = None
         self._reading = 0
@@ -33,10 +33,10 @@ class Handover:
         """Whether every pending entry was offered in this reading."""
 
     def require_readable(self) -> None:
-        """Read the first page, so that damage ends the start and not the service later.
+        """Read the first page, so that a damaged row ends the start, not the service later.
 
         Raises:
-            OutboxUnusable: a row of it is damaged.
+            OutboxUnusable: a row of the page is damaged.
         """
         self._outbox.page(0, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
 
@@ -45,26 +45,26 @@ class Handover:
         self._sink = sink
 
     def begin(self, reading: int) -> None:
-        """Begin a reading, for which the publisher has asked.
+        """Begin a reading that the publisher has asked for.
 
-        Order matters: what it had reported before it asked is committed. Read before that, an
-        entry that it has confirmed would be published once more, after a newer one perhaps.
+        Order matters: what it reported before it asked is committed first. Otherwise an entry that
+        was confirmed would be read and published again, perhaps after a newer one.
         """
         self._reading = reading
         self._read_up_to = 0
         self.has_caught_up = False
 
     def ask_again(self) -> None:
-        """Let the publisher forget what it has but not sent, and ask for a new reading."""
+        """Make the publisher forget what it has not sent yet, and ask for a new reading."""
         if self._sink is not None:
             self._sink.forget()
 
     def end(self) -> None:
-        """Read nothing more back: the publisher drains. Safe to repeat, from any thread."""
+        """Stop reading entries back: the publisher drains. Safe to repeat, from any thread."""
         self._is_over = True
 
     def committed(self, entries: Sequence[Entry]) -> None:
-        """Offer what was just committed, if the publisher has everything before it."""
+        """Offer what was just committed, if everything before it was offered."""
         if not entries or not self.has_caught_up or self._sink is None:
             return
         if self._sink.room < len(entries):
@@ -76,9 +76,9 @@ class Handover:
 
     @property
     def may_refill(self) -> bool:
-        """Whether a page should be read back: the publisher is behind and has room for one.
+        """Whether a page should be read back: the publisher lags and has room for one.
 
-        Never before it has asked: it would drop what it is offered.
+        Never before it has asked for a reading: it would drop what it is offered.
         """
         return (
             self._reading > 0
@@ -89,7 +89,7 @@ class Handover:
         )
 
     def refill(self) -> None:
-        """Read a page back for a publisher that is behind and has room.
+        """Read a page back for a publisher that lags and has room.
 
         Raises:
             OutboxUnavailable: nothing was read; safe to repeat.
@@ -101,6 +101,6 @@ class Handover:
             self._sink.offer(page.entries, self._reading)
             self._read_up_to = page.entries[-1].number
             reach(FaultPoint.READ_BACK)
-        # Race: none. Only this thread commits entries, so when a page was the last, everything
-        # committed so far is handed over, and what comes next can go through memory.
+        # No race: only this thread commits entries. So after the last page everything committed so
+        # far is handed over, and what comes next can go through memory.
         self.has_caught_up = page.is_last

@@ -2,7 +2,7 @@
 
 The readers' side is bounded in bytes: when the disk is slow, or the outbox is full, a reader
 waits here, its changefeed is not read, and memory does not grow (promise G5). The publisher's
-side never waits: what it hands over is bounded by its window.
+side never waits: the publisher's window limits what it can report.
 """
 
 import threading
@@ -15,19 +15,19 @@ from replicator.domain.model import Outcomes
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _MAX_STEP_BYTES: Final = 2 * 1024 * 1024
-# Settled entries may wait a moment for a commit that has to be made anyway: to lose one in a
-# crash only means that its message is sent twice.
+# Settled entries may wait a moment for the next commit: if a crash loses them, their messages are
+# only sent twice.
 _MAX_SETTLED: Final = 2000
 
 
 class Work(NamedTuple):
-    """What one step of the store does."""
+    """What one step of the store works on."""
 
     items: Sequence[Item]
     outcomes: list[Outcomes]
 
     def __bool__(self) -> bool:
-        """Whether there is anything to do."""
+        """Return whether there is anything to do."""
         return bool(self.items or self.outcomes)
 
 
@@ -52,7 +52,7 @@ class Inbox:
         self._is_worked_on = False
 
     def put(self, item: Item) -> bool:
-        """Hand an item over; waits while the queue is full. Returns False when it is closed."""
+        """Hand an item over, waiting while the queue is full. Returns False if it is closed."""
         with self._changed:
             while not self._is_closed and self._bytes >= _MAX_BYTES:
                 self._changed.wait()
@@ -78,7 +78,7 @@ class Inbox:
             return outcomes
 
     def give_back(self, outcomes: Sequence[Outcomes]) -> None:
-        """Take back what was gathered and not committed: it comes before all that is here."""
+        """Take back what was gathered and not committed, ahead of everything reported since."""
         with self._changed:
             self._outcomes[:0] = outcomes
             self._settled += sum(len(each.settled) for each in outcomes)
@@ -97,7 +97,7 @@ class Inbox:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more items; those that wait are still gathered. Safe to repeat."""
+        """Accept no more items; waiting ones are still gathered. Safe to repeat."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -119,12 +119,12 @@ class Inbox:
         """Wait for work and take a step's share of it.
 
         Args:
-            timeout: seconds to wait for anything at all, and that a few outcomes may wait for
-                company.
-            is_hurried: whether items go at once; else they wait for company, too.
+            timeout: the longest wait in seconds: for anything at all, and for more outcomes when
+                there are only a few.
+            is_hurried: whether items are taken at once, instead of waiting for more of them too.
         """
         with self._changed:
-            # The store is back: what it took before is committed.
+            # The store has come back, so what it took before is committed.
             self._is_worked_on = False
             self._is_hurried = is_hurried
             self._changed.notify_all()
@@ -146,7 +146,7 @@ class Inbox:
             self._changed.notify_all()
 
     def _is_due(self) -> bool:
-        """Return whether the store should not wait for more."""
+        """Return whether the store should stop waiting for more."""
         if self._is_poked or self._settled >= _MAX_SETTLED:
             return True
         is_share = self._is_hurried or self._is_closed or self._bytes >= _MAX_STEP_BYTES

@@ -1,8 +1,8 @@
-"""Operators' orders, as the store hears them: commands change the outbox in their own processes.
+"""Carries out what operators ordered by commands, which change the outbox in their own processes.
 
-What an order did to entries is in the outbox already. The publisher forgets what it has read and
-the outbox is read again, so an order is never followed in memory. A resync is asked of the reader
-of its table.
+What an order did to entries is in the outbox already. The publisher forgets what it has not sent,
+and the outbox is read again, so nothing has to be changed in memory. A resync is passed on to the
+reader of its table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +17,18 @@ RequestResync = Callable[[TableName], bool]
 
 
 class Orders:
-    """The orders that were heard."""
+    """The orders that the store has read."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Start with none."""
         self._metrics = metrics
         self._log = get_logger("store")
         self.last = 0
-        """The newest that was heard."""
+        """The number of the newest order that was read."""
         self.request_resync: RequestResync = lambda _: False
 
     def hear(self, orders: Sequence[Order], tables: Mapping[int, TableName]) -> bool:
-        """Do what was ordered; returns whether entries were changed."""
+        """Carry out new orders; returns whether entries were changed."""
         by_whom: dict[tuple[Action, str], list[Order]] = {}
         for order in orders:
             self.last = order.id

@@ -9,19 +9,19 @@ from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
 from replicator.outbox.port import Outbox, Totals
 
-# A feed goes on when the outbox is this far below its limit: without the distance it would stop
-# and go with every message, and RethinkDB would overflow each time.
+# Feeds go on only when the outbox is this far below its limit. Otherwise they would stop and go
+# with every message, and RethinkDB's queue would overflow each time.
 _RESUME_AT: Final = 0.9
 
 
 class OutboxLimits(NamedTuple):
-    """How much may lie in the outbox before the feeds pause."""
+    """How much the outbox may contain before the feeds pause."""
 
     entries: int
     bytes: int
 
     def is_full(self, totals: Totals, *, was_full: bool) -> bool:
-        """Return whether the feeds must pause, or go on pausing."""
+        """Return whether the feeds must pause, or stay paused."""
         count = totals.pending + totals.parked
         if was_full:
             return count > self.entries * _RESUME_AT or totals.bytes > self.bytes * _RESUME_AT
@@ -38,13 +38,13 @@ class Pausing:
         self._is_room_low = False
         self.is_full = False
         self.is_saved = True
-        """Whether the outbox knows which feeds pause; for whoever saves it to set."""
+        """Whether the outbox has the feeds' present states; whoever saves them sets it."""
 
     def changes(self, totals: Totals, *, looks_at_room: bool) -> bool:
-        """Look again; returns whether it became full, or has room again.
+        """Check again; returns whether the outbox became full, or has room again.
 
-        To ask for the room takes as long as a statement, so a small step leaves it to the look of
-        each second.
+        To ask for the room takes as long as a statement, so small steps leave that to the check
+        that is made once a second.
         """
         was_full = self.is_full
         if looks_at_room:
@@ -55,7 +55,7 @@ class Pausing:
         return has_changed
 
     def applied(self, feeds: Mapping[int, Feed], at: int) -> dict[int, Feed]:
-        """Return the feeds as they are while the outbox is full, or now that it has room."""
+        """Return the feeds paused while the outbox is full, and resumed when it is not."""
         change = _paused if self.is_full else _resumed
         return {feed.id: change(feed, at) for feed in feeds.values()}
 

@@ -1,4 +1,4 @@
-"""How a table gets its feed: made when it is new, else as it was left."""
+"""Gives a table its feed: a new one, or the one that the outbox has."""
 
 from replicator import __version__
 from replicator.domain.envelope import envelope
@@ -10,9 +10,9 @@ from replicator.outbox.port import Outbox, Registered
 
 
 def registered(outbox: Outbox, table: TableSettings, outbox_id: str, now: int) -> Feed:
-    """Make or find the feed of a table, lost as yet; safe to repeat.
+    """Find or make the feed of a table, in the state lost; safe to repeat.
 
-    Logs when the fields of the table changed, since that changes every digest.
+    Logs a change of the table's fields, because that changes every digest.
     """
     found = outbox.register(table.name, table.projection)
     kept = found.row.kept()

@@ -1,8 +1,9 @@
 """The store: the only writer of the outbox, on a thread of its own.
 
 It takes batches from the readers and outcomes from the publisher, decides what they mean, and
-commits both together, so that one commit serves many changes. What is committed is handed to the
-publisher; when the publisher is behind, memory holds a bounded number and the rest is read back.
+commits both together, so that one commit serves many changes. Then it hands what it committed to
+the publisher. When the publisher lags, a bounded number of entries is in memory, and the rest is
+read back later.
 
 Invariants:
     - an entry and the index row that describes it are committed together (G2);
@@ -37,7 +38,7 @@ from replicator.store.registering import registered
 
 _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
-# While the publisher is behind, a commit of its own brings a change no sooner to the broker.
+# While the publisher lags, a commit of its own brings a change to the broker no sooner.
 _LINGER_SECONDS: Final = 0.02
 _CHECK_EVERY_SECONDS: Final = 1.0
 _SMALL_STEP_BYTES: Final = 256 * 1024
@@ -45,7 +46,7 @@ _UNKNOWN: Final = -1
 
 
 class StoreStatus(NamedTuple):
-    """What the store was like after its last step; an immutable value, any thread may read it."""
+    """The state of the store after its last step; immutable, so any thread may read it."""
 
     outbox_id: str
     feeds: Mapping[int, Feed]
@@ -62,7 +63,7 @@ def now_us() -> int:
 
 
 class Store:
-    """Owns the outbox while the service runs. `prepare`, `register`, then `run` on its thread."""
+    """Owns the outbox while the service runs: `prepare`, `register`, then `run` on its thread."""
 
     def __init__(
         self,
@@ -85,8 +86,8 @@ class Store:
         self._handover = Handover(outbox)
         self._orders = Orders(metrics)
         self._on_found: Callable[[Feed], None] = lambda _feed: None
-        # Order matters: unknown until it was looked at with everything that depends on it. What a
-        # command did while the service was being built would else go unheard.
+        # Order matters: the version stays unknown until everything that depends on it is read.
+        # Otherwise orders that were given while the service was being built would be missed.
         self._version = _UNKNOWN
         self._checked_at = 0.0
         self._stop = threading.Event()
@@ -97,7 +98,7 @@ class Store:
         self.status = self._make_status()
 
     def prepare(self) -> None:
-        """Read what the outbox knows, making its identity when it is new.
+        """Read what the outbox knows; a new outbox gets its identity.
 
         Raises:
             OutboxUnavailable, OutboxUnusable: see `Outbox.prepare`.
@@ -111,7 +112,7 @@ class Store:
         reach(FaultPoint.OUTBOX_IDENTIFIED)
 
     def register(self, tables: Sequence[TableSettings]) -> list[Feed]:
-        """Make or find the feeds of the tables that are replicated; before `run`."""
+        """Find or make the feeds of the replicated tables; to be called before `run`."""
         feeds = [self._registered(table) for table in tables]
         by_id = {feed.id: feed for feed in feeds}
         self._memory = self._memory._replace(feeds=by_id, kept=by_id)
@@ -124,7 +125,7 @@ class Store:
         return registered(self._outbox, table, self.outbox_id, self._clock())
 
     def not_dropped(self, databases: Collection[str]) -> list[TableName]:
-        """Return the tables of these databases that the outbox knows and that may be there."""
+        """Return the tables of these databases that the outbox knows and that may still exist."""
         return self._outbox.not_dropped(databases)
 
     def names(self) -> dict[int, TableName]:
@@ -137,11 +138,11 @@ class Store:
         on_found: Callable[[Feed], None] = lambda _feed: None,
         request_resync: RequestResync = lambda _name: False,
     ) -> None:
-        """Name those who are called from the store's thread; before `run`.
+        """Name what the store's thread calls; to be called before `run`.
 
         Args:
-            sink: publishes.
-            on_found: takes the feed of each table that was found, after the commit; must not wait.
+            sink: the publisher.
+            on_found: called with the feed of each new table, after the commit; must not wait.
             request_resync: asks a table's reader for a new snapshot.
         """
         self._handover.connect(sink)
@@ -149,11 +150,11 @@ class Store:
         self._orders.request_resync = request_resync
 
     def stop_handing_over(self) -> None:
-        """Read nothing more back for the publisher, which drains; safe to repeat."""
+        """Stop reading entries back for the publisher, which drains; safe to repeat."""
         self._handover.end()
 
     def stop(self) -> None:
-        """End `run` once everything that was handed in is committed; safe to repeat."""
+        """End `run` once everything in the inbox is committed; safe to repeat."""
         self._stop.set()
         self._inbox.close()
         self._inbox.poke()
@@ -163,10 +164,10 @@ class Store:
     def run(self) -> None:
         """Commit what comes in until stopped, then close the outbox.
 
-        What passes by itself is tried for ever.
+        After a failure that passes by itself, tries again for ever.
 
         Raises:
-            OutboxUnusable: the database is gone or corrupt: the process must end.
+            OutboxUnusable: the database is gone or corrupt, and the process must end.
         """
         try:
             self._commit_until_stopped()
@@ -181,23 +182,25 @@ class Store:
                 is_hurried=self._handover.has_caught_up,
             )
             self.step(work, self._clock())
-            # Read before the last gathering: what was reported before `stop` is settled.
+            # `is_stopping` was read before the last gathering, so everything reported before `stop`
+            # is settled.
             if is_stopping and self._inbox.is_drained:
                 break
 
     def _patience(self) -> float:
-        """Return for how many seconds nothing has to be done unless something comes."""
+        """Return how many seconds the store may wait for work."""
         if self._sweeping() or self._handover.may_refill:
             return 0.0
         if not self._handover.has_caught_up:
-            # What comes now goes after what waits already: a moment makes one commit of many.
+            # New entries are published after those that wait already: to wait a moment makes one
+            # commit of many.
             return _LINGER_SECONDS
         return _SETTLE_DELAY_SECONDS if self._books.totals.pending else _IDLE_SECONDS
 
     def step(self, work: Work, now: int) -> None:
-        """Commit a share of work and do what follows from it; each is tried until it is done."""
+        """Commit a share of work and do what follows from it; each part is tried until it works."""
         is_idle = not work and not self._sweeping()
-        # Order matters: each is retried by itself. If the commit were made again because what
+        # Order matters: each part is retried by itself. If the commit were repeated because what
         # follows it failed, every change in it would be captured and numbered twice.
         self._retrying(partial(self._commit_work, work, now), now)
         for feed in self._sweeping():
@@ -217,7 +220,7 @@ class Store:
         """Commit a share of work, and hand over what it appended.
 
         Raises:
-            OutboxUnavailable: nothing has happened; do it again with the same work.
+            OutboxUnavailable: nothing has happened; repeat it with the same work.
         """
         if not work:
             return
@@ -237,13 +240,13 @@ class Store:
         started = time.monotonic()
         step = capture.step(outcomes)
         committed = self._outbox.commit(step)
-        # Order matters: the commit is above. What is below this line would be wrong to keep if
-        # the commit failed, and what is published before it could be lost by a crash.
+        # Order matters: the commit comes first. If it failed, what is below would be wrong to keep,
+        # and a crash could lose what was published before it.
         reach(FaultPoint.COMMITTED, *capture.fault_points)
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._memory = capture.memory
         self._handover.committed(capture.entries)
-        # Order matters: a change that is on its way does not wait for the books.
+        # Order matters: a change goes to the publisher without waiting for the books.
         self._books.committed(capture, outcomes, committed)
         if not committed.is_as_reported:
             self._version = _UNKNOWN  # an operator was faster: count again
@@ -256,9 +259,9 @@ class Store:
             self._on_found(feed)
 
     def _sweeping(self) -> list[Feed]:
-        """Return the feeds whose deletes are being looked for.
+        """Return the feeds that are being swept for deletes.
 
-        A sweep writes deletes: it waits, like the feeds, while the outbox is full.
+        A sweep writes deletes, so it waits while the outbox is full, as the feeds do.
         """
         if self._pausing.is_full:
             return []
@@ -280,7 +283,7 @@ class Store:
         """Do what can wait until after a commit; safe to repeat.
 
         Raises:
-            OutboxUnavailable: it was not done to its end.
+            OutboxUnavailable: it was not done completely.
         """
         self._handover.refill()
         self._look_around()
@@ -291,7 +294,7 @@ class Store:
         self.status = self._make_status()
 
     def _look_around(self) -> None:
-        """See, now and then, what changed from outside: the entries, the room, the database."""
+        """Check once a second what others have changed: the entries, the room, the database."""
         if time.monotonic() - self._checked_at < _CHECK_EVERY_SECONDS:
             return
         self._checked_at = time.monotonic()
@@ -304,10 +307,10 @@ class Store:
             self._books.totals = self._outbox.totals()
             if self._orders.hear(orders, tables):
                 self._handover.ask_again()
-            # Order matters: what was read counts as seen only now. If reading fails before its
-            # end, it has to be read again.
+            # Order matters: the version counts as seen only now. If reading fails halfway, all of
+            # it must be read again.
             self._version = version
-        # Also when nothing was changed: a volume gets room without a commit of ours, and feeds
+        # Even when nothing was changed: a volume can get room without a commit of ours, and feeds
         # that are paused with nothing left to settle would never go on.
         self._pause_or_resume(self._clock(), looks_at_room=True)
 
@@ -326,14 +329,14 @@ class Store:
         self._books.show_states(self._memory.feeds)
 
     def _save_states(self) -> None:
-        """Save which feeds pause and which go on: commands of other processes show it."""
+        """Save which feeds are paused, because commands in other processes show it."""
         feeds = self._memory.feeds
         changed = [(self._memory.kept[feed_id], feed) for feed_id, feed in feeds.items()]
         self._outbox.commit(Step(last_entry=self._memory.last_entry, feeds=changed))
         self._memory = self._memory._replace(kept=feeds)
         self._pausing.is_saved = True
 
-    # What passes by itself.
+    # Failures that pass by themselves.
 
     def _retrying(self, action: Callable[[], None], now: int) -> None:
         self._retry.until_done(partial(self._or_settle, action, now))
@@ -346,8 +349,8 @@ class Store:
         try:
             action()
         except OutboxUnavailable:
-            # Order matters: a disk that is full gets room only from what is settled, and that
-            # must not wait for what finds no room, which is tried again afterwards.
+            # Order matters: on a full disk only settling makes room. So it must not wait for the
+            # action that finds no room, which is tried again afterwards.
             self._commit_work(Work([], self._inbox.take_outcomes()), now)
             self._handover.refill()
             raise
