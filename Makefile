@@ -1,10 +1,10 @@
-# The same commands that CI runs. Everything is installed into .venv, from pinned requirements.
+# The commands that CI runs too. Everything is installed into .venv, from pinned requirements.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo test faults soak audit coverage check docs deploy-check format bench clean
-help: ## Show this.
+help: ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.run: requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
@@ -19,7 +19,7 @@ $(VENV)/.bench: requirements-bench.txt requirements.txt pyproject.toml sandbox/p
 	@tools/venv.sh $(PYTHON) $(VENV) requirements-bench.txt
 	@touch $@ $(VENV)/.run
 
-demo: $(VENV)/.run ## Watch it survive a broker outage and a kill; about a minute.
+demo: $(VENV)/.run ## Watch it survive a broker outage and a kill, in about a minute.
 	@tools/rabbitmq.sh
 	@$(BIN)/replicator demo
 
@@ -27,24 +27,24 @@ test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	@$(BIN)/python -m pytest -q --ignore=tests/faults
 
-faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 is the long campaign.
+faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 runs the long campaign.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	@if [ -z "$(RUNS)" ]; then $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults; \
 	else $(BIN)/python -m tests.faults.campaign --runs $(RUNS) --lanes $(or $(LANES),1) \
 	    $(if $(SEED),--seed $(SEED)) --output faults.jsonl && \
 	    $(BIN)/python -m tests.faults.report faults.jsonl; fi
 
-soak: $(VENV)/.dev ## An hour under load with a fault every 20 seconds, then a million entries of backlog.
+soak: $(VENV)/.dev ## Run an hour under load with a fault every 20 seconds, then publish a million entries.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
 	$(BIN)/python -m tests.faults.outage
 
-coverage: $(VENV)/.dev ## Every branch of the decisions (replicator/domain) must be tested.
+coverage: $(VENV)/.dev ## Check that tests reach every branch of the decisions (replicator/domain).
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run --branch --source=replicator/domain -m pytest -q tests/unit
 	@$(BIN)/coverage report --show-missing --fail-under=100
 
-check: $(VENV)/.dev ## Lint, types, layers, migrations against the declared schema, the site.
+check: $(VENV)/.dev ## Check style, types, layers, migrations against the declared schema, and the site.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,20 +56,20 @@ docs: $(VENV)/.dev ## Build the documentation into site/, and check its links an
 	@# Not --quiet: --strict counts the warnings that are shown.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-deploy-check: $(VENV)/.dev ## Let promtool, hadolint, Compose and Kubernetes' schemas judge deploy/ and grafana/.
+deploy-check: $(VENV)/.dev ## Check deploy/ and grafana/ with promtool, hadolint, Compose and Kubernetes' schemas.
 	@tools/deploy-check.sh $(BIN)
 
-audit: ## Ask whether any pinned package has a known weakness.
+audit: ## Ask PyPI whether any pinned package has a known weakness.
 	@tools/audit.sh $(PYTHON) .venv-audit
 
-format: $(VENV)/.dev ## Put the code into the one form.
+format: $(VENV)/.dev ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## Measure against the peers; WORK="drain live" for some, ROUNDS=3, SCALE=1.
+bench: $(VENV)/.bench ## Compare with other programs; WORK="drain live" selects, ROUNDS=3, SCALE=1.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	$(BIN)/python -m benchmarks $(WORK) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) \
 		--rabbitmq-args="$(RABBITMQ_ARGS)"
 
-clean: ## Remove what make has made.
+clean: ## Remove everything that make has created.
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that it is given, or on a URL.
+"""Alembic's entry point: runs the migrations on a given connection, or on a URL.
 
 ``replicator migrate`` and ``replicator run`` pass their connection. The ``alembic`` program
 itself, as used by ``make check``, takes ``-x url=sqlite:///FILE``.

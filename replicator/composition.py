@@ -1,4 +1,4 @@
-"""What the parts are made with: servers, messages and tables from the settings; threads."""
+"""Makes what the parts need from the settings (servers, messages, tables), and their threads."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def rethinkdb_server(settings: Settings) -> Server:
 
 
 def table_settings(name: TableName, table: Table) -> TableSettings:
-    """Return what the store must know of a table that has these options."""
+    """Return what the store must know of a table with these options."""
     fields: dict[str, list[str]] = {}
     if table.include_fields:
         fields["include"] = sorted(table.include_fields)
@@ -31,7 +31,7 @@ def table_settings(name: TableName, table: Table) -> TableSettings:
         fields["exclude"] = sorted(table.exclude_fields)
     return TableSettings(
         name,
-        # Stable text of which fields the feed shows: it decides what the digests are over.
+        # A stable text of the fields that the feed shows, over which the digests are made.
         msgspec.json.encode(fields).decode(),
         keep_documents=table.keep_documents,
         is_baseline=table.initial == "baseline",
@@ -88,8 +88,8 @@ class Worker:
             self._run()
         except Exception as err:  # noqa: BLE001 -- the loop's boundary: the supervisor decides
             self.error = err
-            # What has a name is told by whoever `run` raises it to; a defect is told here as well,
-            # with its trace at debug level.
+            # The service raises the error, and the command reports it. A defect is logged here
+            # too, with its trace at debug level.
             if not isinstance(err, ReplicatorError):
                 get_logger("service").exception("a part ended by a defect", part=self.name)
         finally:

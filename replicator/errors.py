@@ -16,7 +16,7 @@ class ReplicatorError(Exception):
 
 
 class PermanentError(ReplicatorError):
-    """Trying again does not help until somebody changes something: exit status 2 at start."""
+    """Does not pass until somebody changes something: exit status 2 at start."""
 
 
 class TransientError(ReplicatorError):
@@ -72,13 +72,13 @@ class FeedOverflowed(FeedLost):
     cause = "overflow"
 
     def __init__(self, message: str, *, skipped: int, hint: str | None = None) -> None:
-        """Keep ``skipped``: how many changes the server said that it dropped."""
+        """Keep ``skipped``, the number of changes that the server said it dropped."""
         super().__init__(message, hint=hint)
         self.skipped = skipped
 
 
 class SnapshotStalled(FeedLost):
-    """A snapshot went quiet without ``ready``: the server overflowed during it."""
+    """A snapshot stopped without ``ready``: the server's queue overflowed during it."""
 
     cause = "overflow"
 
@@ -105,7 +105,7 @@ class OutboxOutdated(PermanentError):
 
 
 class OutboxMissing(PermanentError):
-    """There is no outbox at this place."""
+    """The outbox does not exist."""
 
 
 class OutboxUnusable(PermanentError):

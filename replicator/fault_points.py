@@ -1,11 +1,11 @@
-"""Named points on a change's way at which a test lets the process die; off in production.
+"""Named points on a change's way at which a test can kill the process; off in production.
 
-For tests only. `FAULT_POINT=committed:3` in the environment of ``replicator run`` means: SIGKILL
-this process when it reaches that point for the third time. It is no setting, and so it has
-neither the prefix of settings nor a place in a settings file.
+`FAULT_POINT=committed:3` in the environment of ``replicator run`` means: SIGKILL this process when
+it reaches that point for the third time. It is for tests only, not a setting: it has neither the
+prefix of settings nor a place in a settings file.
 
 A point is reached once per batch, transaction, write or turn of a loop, never once per message.
-Unarmed, it costs a call that looks at an empty dictionary.
+Unarmed, it costs a call that looks into an empty dictionary.
 """
 
 import os
@@ -23,7 +23,7 @@ _STDERR: Final = 2
 
 
 class FaultPoint(StrEnum):
-    """Where the process may die, in the order of the way; each has one place in the code."""
+    """Where the process may die, in a change's order; each has one place in the code."""
 
     # The first start.
     OUTBOX_CREATED = "outbox-created"  # the file is there, without a schema
@@ -45,7 +45,7 @@ class FaultPoint(StrEnum):
     # Store: a snapshot. All but one are reached after the commit of what they name.
     FEED_OPENED = "feed-opened"
     SNAPSHOT_PART = "snapshot-part"  # initial values were compared
-    BEFORE_SWEEP = "before-sweep"  # the feed said ready, that is not committed; no delete is found
+    BEFORE_SWEEP = "before-sweep"  # the feed said ready, which is not committed; no delete is found
     SWEEP_PART = "sweep-part"  # a page was swept, and there are more
     FEED_READY = "feed-ready"  # everything was compared, the gap is closed
 
@@ -63,14 +63,14 @@ class FaultPoint(StrEnum):
 
 
 _armed: Final[dict[FaultPoint, int]] = {}
-"""The point at which to die, and how often it is still to be reached; empty in production."""
+"""The point at which to die, and how often it must still be reached; empty in production."""
 
 
 def arm(environ: Mapping[str, str]) -> None:
-    """Take the order from an environment; without it nothing changes.
+    """Arm the point that an environment names, if it names one.
 
     Raises:
-        SettingsInvalid: no such point, or not a number of times.
+        SettingsInvalid: the point is unknown, or the number of times is not a number.
     """
     if VARIABLE not in environ:
         return
@@ -78,7 +78,7 @@ def arm(environ: Mapping[str, str]) -> None:
     if name not in set(FaultPoint):
         raise SettingsInvalid(
             f"environment variable {VARIABLE}: {name!r} is not a fault point",
-            hint=f"unset it: it is for tests only; they know {', '.join(FaultPoint)}",
+            hint=f"unset it: it is for tests only; the points are {', '.join(FaultPoint)}",
         )
     if colon and not (times.isdecimal() and times.isascii() and int(times) > 0):
         raise SettingsInvalid(
@@ -90,7 +90,7 @@ def arm(environ: Mapping[str, str]) -> None:
 
 
 def reach(*points: FaultPoint) -> None:
-    """Pass points; the process ends here, as by a crash, when a test has ordered that."""
+    """Pass points; the process is killed here if a test has armed one of them."""
     if _armed:
         for point in points:
             _count_down(point)
@@ -107,6 +107,6 @@ def _count_down(point: FaultPoint) -> None:
         return
     _armed[point] -= 1
     if _armed[point] == 0:
-        # Straight to standard error: nothing that is buffered is written any more.
+        # Straight to standard error: what is buffered will not be written any more.
         os.write(_STDERR, f"killed at fault point {point}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,10 +1,10 @@
 """The tables that are followed: a reader and a thread for each, started and ended at run time.
 
 Tables that the settings name have their readers from the start. Those of a whole database come
-and go: discovery says which are there, the store makes a feed of each, and its reader starts.
+and go: discovery finds them, the store makes a feed for each, and its reader starts.
 
-Locks: the dictionary of readers is changed by the thread that builds the service, by discovery
-and by the store, and read by all.
+Locks: the thread that builds the service, discovery and the store change the dictionary of
+readers, and all threads read it.
 """
 
 import threading
@@ -46,8 +46,8 @@ class Following:
         Args:
             settings: which tables, and where.
             sink: the store's inbox.
-            metrics: where reconnects are counted.
-            on_end: called when any of the threads has ended.
+            metrics: counts reconnects.
+            on_end: called when one of the threads has ended.
         """
         self._settings = settings
         self._sink = sink
@@ -75,11 +75,11 @@ class Following:
         ]
 
     def remembered(self, known: Collection[TableName]) -> list[TableSettings]:
-        """Return those of the tables known to the outbox that discovery decides about."""
+        """Return those of the outbox's tables about which discovery decides."""
         return [self._settings_of(name) for name in known if self._is_discovered(name)]
 
     def discover(self, known: Collection[TableName]) -> None:
-        """Look for the tables of whole databases, where the settings name any; before `start`."""
+        """Find the tables of whole databases, if the settings name any; before `start`."""
         databases = self._settings.databases
         if not databases:
             return
@@ -90,7 +90,7 @@ class Following:
         self._discovering = Worker("discovery", self.discovery.run, self._on_end)
 
     def follow(self, feed: Feed) -> None:
-        """Give a feed its reader, and start it if the service runs; nothing if it has one."""
+        """Give a feed its reader, unless it has one, and start it if the service runs."""
         with self._lock:
             is_unwanted = self._is_discovered(feed.name) and feed.name not in self._wanted
             # Race: a table that was found can be gone again before the store has made its feed.
@@ -126,7 +126,7 @@ class Following:
         )
 
     def _is_discovered(self, name: TableName) -> bool:
-        """Whether a table is followed for its database, not for its own name."""
+        """Return whether a table is followed as part of its database, not by its own name."""
         table = self._settings.table(name)
         return table is not None and table.full_name.is_pattern
 
@@ -151,8 +151,8 @@ class Following:
     def take(self, found: Collection[TableName], away: Collection[TableName]) -> None:
         """Follow the tables that are there, and give up those that are gone.
 
-        For discovery's thread; waits for readers to end and for the store. ``away`` are tables
-        that may come back in a moment: nothing is done about them.
+        For discovery's thread; waits for readers to end and for the store. Nothing is done about
+        the tables in ``away``, which may come back in a moment.
         """
         found = {name for name in found if self._is_discovered(name)}
         gone = self._present - found - set(away)
@@ -179,7 +179,7 @@ class Following:
                     return False
                 followed.worker.thread.join(_JOIN_SECONDS)
             self.watchdog.forget(followed.watch)
-        # Order matters: what the reader still handed over is before this, and nothing of it after.
+        # Order matters: everything that the reader handed over must come before this.
         self._sink.put(TableDropped(name, now_us()))
         return True
 
@@ -187,12 +187,12 @@ class Following:
 
     @property
     def readers(self) -> list[FeedReader]:
-        """The readers there are now."""
+        """The present readers."""
         with self._lock:
             return [each.reader for each in self._followed.values()]
 
     def request_resync(self, name: TableName) -> bool:
-        """Ask the reader of a table for a new snapshot; whether there is one."""
+        """Ask the reader of a table for a new snapshot; returns whether the table has a reader."""
         with self._lock:
             followed = self._followed.get(name)
         if followed is not None:
@@ -206,7 +206,7 @@ class Following:
 
     @property
     def is_connected(self) -> bool:
-        """Whether every feed is open, and the list of tables followed where it is wanted."""
+        """Whether every feed is open, including the one on the list of tables if it is needed."""
         return all(reader.is_connected for reader in self.readers) and (
             self.discovery is None or self.discovery.status.is_current
         )
@@ -218,7 +218,7 @@ class Following:
         return workers if self._discovering is None else [*workers, self._discovering]
 
     def stop(self, seconds: float) -> None:
-        """End all readers and discovery, waiting for them at most so long."""
+        """End all readers and discovery, waiting for them for at most ``seconds``."""
         with self._lock:
             # Critical section: no reader is added after this.
             self._stop.set()

@@ -22,7 +22,7 @@ from replicator import __version__
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Cause, Op, Origin
 
-# A second series for each counter, with its birthday: nobody charts it, every scrape carries it.
+# The library's second series for each counter, with its birthday: in every scrape, in no chart.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 PARK_REASONS: Final = ("too_large", "refused", "routing_key_too_long", "unroutable", "operator")
@@ -34,8 +34,8 @@ _SLOW: Final = (*_FAST, 60, 300, 900, 3600, 14400, 86400)
 class BatchHistogram(Collector):
     """A histogram that takes many equal observations at once.
 
-    prometheus-client's own takes one at a time; messages of one batch share their instants, so
-    a batch costs one observation here.
+    prometheus-client's own takes one at a time. Messages of one batch share their instants, so here
+    a batch costs one observation.
     """
 
     def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
@@ -72,7 +72,7 @@ class Metrics:
     """Every metric of the contract."""
 
     def __init__(self) -> None:
-        """Register everything, with the series of known labels at zero."""
+        """Register every metric, with the series of known labels at zero."""
         self.registry: Final = CollectorRegistry()
         self._states: dict[str, FeedState] = {}
         self._gauge("build_info", "The running version", "version").labels(__version__).set(1)
@@ -189,13 +189,13 @@ class Metrics:
             yield counter, (table,)
 
     def register_table(self, table: str) -> None:
-        """Make a table's series exist at zero, so that a rate over the first event is right."""
+        """Make a table's series start at zero, so that a rate over the first event is right."""
         for counter, labels in self._series_of(table):
             counter.labels(*labels)
         self.set_feed_state(table, FeedState.LOST)
 
     def set_feed_state(self, table: str, state: FeedState) -> None:
-        """Set the one state that a feed is in; cheap when it is the same as before."""
+        """Set the one state that a feed is in; cheap if it has not changed."""
         if self._states.get(table) is state:
             return
         self._states[table] = state
@@ -203,13 +203,13 @@ class Metrics:
             self.feed_state.labels(table, each.value).set(1 if each is state else 0)
 
     def forget_feed_state(self, table: str) -> None:
-        """Take away the states of a feed that has ended; what was counted stays."""
+        """Remove the states of a feed that has ended; its counters stay."""
         self._states.pop(table, None)
         for each in FeedState:
             self.feed_state.remove(table, each.value)
 
     def forget_table(self, table: str) -> None:
-        """Take all series of a table away; counted again, they start at zero."""
+        """Remove all series of a table; if counted again, they start at zero."""
         self.forget_feed_state(table)
         for counter, labels in self._series_of(table):
             counter.remove(*labels)
@@ -220,7 +220,7 @@ class Metrics:
 
 
 def grouped_instants(instants: Iterable[float]) -> Iterator[tuple[float, int]]:
-    """Return equal neighbours once, with their count."""
+    """Return each run of equal instants once, with its length."""
     last: float | None = None
     count = 0
     for instant in instants:

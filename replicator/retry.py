@@ -1,8 +1,8 @@
-"""Trying again: the one loop around everything that talks to a server or to the outbox.
+"""The one retry loop, around everything that talks to a server or to the outbox.
 
-Built on tenacity. What is tried again follows from the error's kind (`replicator.errors`): a
-`TransientError` always is, a `PermanentError` only by those who say that they are patient, and
-anything else is a defect that ends the loop.
+Built on tenacity. The kind of the error (`replicator.errors`) decides: a `TransientError` is always
+retried, a `PermanentError` only for a patient caller, and anything else is a defect that ends the
+loop.
 """
 
 import random
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Backoff(NamedTuple):
-    """A schedule of waits, in seconds: each twice as long as the one before, up to a maximum."""
+    """A schedule of waits in seconds: each twice as long as the one before, up to a maximum."""
 
     initial_seconds: float
     max_seconds: float
@@ -34,7 +34,7 @@ class Backoff(NamedTuple):
         return float(min(self.max_seconds, self.initial_seconds * 2 ** min(failures - 1, 30)))
 
     def with_jitter(self, failures: int) -> float:
-        """Return the same wait, longer by a random part of the initial one.
+        """Return the same wait plus a random part of the initial one.
 
         Jitter keeps feeds that were lost together from coming back together.
         """
@@ -59,7 +59,7 @@ def _backoff(err: ReplicatorError) -> Backoff:
 
 
 class Retrying:
-    """Runs an action again after each failure; for one thread, except `worked`."""
+    """Repeats an action after each failure; for one thread, except `worked`."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class Retrying:
         is_patient: Callable[[], bool] = lambda: False,
         max_attempts: int | None = None,
     ) -> None:
-        """Prepare; nothing is run yet.
+        """Prepare; nothing runs yet.
 
         Args:
-            stop: when set, ends the wait between two attempts, and no failure is retried.
-            note: called with each error before the wait that follows it.
-            is_patient: whether a `PermanentError` is tried again too.
-            max_attempts: raise the error of this attempt; None to try for ever.
+            stop: when set, ends the wait between two attempts; no failure is retried any more.
+            note: called with each error, before the wait that follows it.
+            is_patient: whether a `PermanentError` is retried too.
+            max_attempts: raise the error of this attempt; None: try for ever.
         """
         self._stop = stop or threading.Event()
         self._note = note
@@ -97,12 +97,12 @@ class Retrying:
         """Run an action until it works once; return what it returns.
 
         Raises:
-            ReplicatorError: the action's own, when it is not retried or no longer.
+            ReplicatorError: the action's own, if it is not retried, or not any more.
         """
         self._failures = 0
         try:
-            # Most actions work at once, and tenacity takes 14 µs around each: as long as a small
-            # transaction. It hears only of those that failed.
+            # Most actions work at once, and tenacity adds 14 µs to each, as much as a small
+            # transaction takes. So only those that failed are left to it.
             return action()
         except ReplicatorError as err:
             failed = [err]
@@ -115,13 +115,13 @@ class Retrying:
         return self._tenacity(again)
 
     def until_stopped(self, action: Callable[[], None]) -> None:
-        """Run an action that returns only when stopped, again after each failure.
+        """Run an action that returns only when stopped, and repeat it after each failure.
 
-        It calls `worked` whenever the server has answered. Whatever fails after the stop is not
-        an error: it may well be the stop's own doing.
+        The action calls `worked` whenever the server has answered. A failure after the stop is not
+        an error: the stop may have caused it.
 
         Raises:
-            ReplicatorError: the action's own, when it is not retried.
+            ReplicatorError: the action's own, if it is not retried.
         """
 
         def unless_stopped() -> None:
@@ -135,7 +135,7 @@ class Retrying:
                 raise
 
     def worked(self) -> None:
-        """Let the next wait be as short as the first one. Any thread may call it."""
+        """Make the next wait as short as the first one. Any thread may call it."""
         self._failures = 0
 
     def _is_retried(self, err: BaseException) -> bool:
@@ -149,5 +149,5 @@ class Retrying:
 
 
 def _error_of(state: tenacity.RetryCallState) -> ReplicatorError:
-    """Return what an attempt failed with: nothing else is retried."""
+    """Return the error of an attempt: only a ReplicatorError is retried."""
     return cast("ReplicatorError", state.outcome and state.outcome.exception())

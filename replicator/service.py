@@ -2,12 +2,12 @@
 
 Threads: one reader per table, discovery where whole databases are followed, the store, the
 publisher, the watchdog, the HTTP server. A thread that dies ends the process, with an exit status
-that says why; whoever runs it starts it again.
+that says why; a supervisor starts it again.
 
 Stop order, and why:
     1. discovery and the readers, so that nothing new comes in;
-    2. the store commits what they had handed over and hands nothing more to the publisher;
-    3. the publisher waits for confirms, at most ``drain_timeout``;
+    2. the store commits what they handed over, and hands nothing more to the publisher;
+    3. the publisher waits for confirms, for at most ``drain_timeout``;
     4. the store settles what was confirmed, and ends;
     5. the lock of the outbox goes last.
 """
@@ -70,15 +70,15 @@ class Service:
 
         Raises:
             PermanentError: a setting, a permission or the outbox is wrong: exit status 2.
-            ReplicatorError: a part ended that must not: exit status 1.
+            ReplicatorError: a part ended that must not end: exit status 1.
         """
         with self._database.exclusively():
             self._build()
             self._start()
             try:
                 while not self._stop_requested and not self._dead():
-                    # Race: the kernel may give a signal to any thread (it does so when a SIGCONT
-                    # came just before it), and Python's handler runs when this one next turns.
+                    # Race: the kernel may give a signal to any thread (it does so just after a
+                    # SIGCONT), and Python's handler runs when this thread runs again.
                     self._wake.wait(_LOOK_SECONDS)
                     self._wake.clear()
             finally:
@@ -124,7 +124,7 @@ class Service:
         )
 
         def on_found(feed: Feed) -> None:
-            # Order matters: the publisher knows the name before there is an entry to publish.
+            # Order matters: the publisher must know the name before it gets an entry to publish.
             names[feed.id] = feed.name
             self._following.follow(feed)
 
@@ -132,7 +132,7 @@ class Service:
         return publisher
 
     def _warn_of_equal_routing_keys(self) -> None:
-        """Say so when messages of two tables cannot be told apart by their routing keys."""
+        """Log a warning for tables whose messages have the same routing keys."""
         by_key: dict[tuple[str, str], list[str]] = {}
         exchanges = self._settings.exchange_by_table
         for table in self._settings.tables:
@@ -179,14 +179,14 @@ class Service:
     # Supervising.
 
     def _dead(self) -> Worker | None:
-        """Return a worker whose thread ended while the service should run."""
+        """Return a worker whose thread has ended although the service should run."""
         workers = [*self._workers, *self._following.workers()]
         return next((each for each in workers if not each.thread.is_alive()), None)
 
     def _raise_what_died(self) -> None:
         workers = [*self._workers, *self._following.workers()]
         died = [each for each in workers if each.error is not None]
-        # A permanent error says best what is wrong; others may only follow from it.
+        # A permanent error names the cause best; others may only follow from it.
         for each in sorted(died, key=lambda w: not isinstance(w.error, PermanentError)):
             if isinstance(each.error, ReplicatorError):
                 raise each.error
@@ -198,12 +198,12 @@ class Service:
     # Stopping.
 
     def _stop(self) -> None:
-        """Stop in the order that the module describes."""
+        """Stop everything in the order that the module's docstring describes."""
         self._observation.is_stopping = True
         by_name = {each.name: each.thread for each in self._workers}
         self._log.info("stopping")
         reach(FaultPoint.STOP_ASKED)
-        # Order matters: a reader that goes on would hand over to a store that takes no more.
+        # Order matters: a reader that goes on would hand changes to a store that accepts no more.
         self._following.stop(_JOIN_SECONDS)
         reach(FaultPoint.READERS_STOPPED)
         self._store.stop_handing_over()
@@ -236,9 +236,9 @@ class Service:
 
 
 def _spare_the_collector() -> None:
-    """Let Python's cycle collector look less often: batches are many objects and no cycles.
+    """Run Python's cycle collector less often: batches are many objects without cycles.
 
-    At its default it runs after every 700 new objects, which is several times in a batch.
+    By default it runs after every 700 new objects, which is several times in a batch.
     """
     gc.collect()
     gc.freeze()
@@ -257,7 +257,7 @@ def run_until_signalled(settings: Settings) -> None:
     first_at: list[float] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        # `timeout` and some supervisors signal a process and its group: the same order, twice.
+        # `timeout` and some supervisors signal a process and its group: one order, sent twice.
         if first_at and time.monotonic() - first_at[0] > _SAME_ORDER_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install Debian packages if this user may, else say what to do.
+# Install Debian packages if this user may, or say what to do.
 # Usage: tools/apt.sh PACKAGE...
 set -eu
 if [ "$(id -u)" = 0 ]; then

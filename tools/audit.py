@@ -1,11 +1,11 @@
 # ruff: noqa: INP001 -- a script, run by tools/audit.sh
-"""Ask PyPI whether any pinned package has a known weakness, and take no silence for a no.
+"""Ask PyPI whether any pinned package has a known weakness, and do not trust silence.
 
-pip-audit ends with 0 when its service knows none of the packages, as a mirror may, and with 1 when
-there is no network. So its report is read, and it is asked for a package with known weaknesses
-as well: whoever does not know those knows nothing.
+pip-audit ends with 0 when its service knows none of the packages, as with some mirrors, and with 1
+without a network. So this script reads its report, and asks about a package with known weaknesses
+too: a service that does not know those knows nothing.
 
-Exit status: 0 none has any, 1 some have, 75 it could not be found out.
+Exit status: 0: no package has one; 1: some have; 75: it could not be found out.
 """
 
 import json
@@ -26,7 +26,7 @@ Report = list[dict[str, Any]]
 
 
 class AuditUnavailableError(Exception):
-    """The service of advisories does not answer, or not about what was asked."""
+    """The advisory service does not answer, or not about what was asked."""
 
 
 def ask_pip_audit(requirements: Path) -> Report:
@@ -64,7 +64,7 @@ def audit(requirements: Path, ask: Callable[[Path], Report] = ask_pip_audit) -> 
         return UNKNOWN, f"could not run: {err}"
     weak = [
         f"{package['name']} {package['version']}: {weakness['id']}, "
-        f"mended in {', '.join(weakness['fix_versions']) or 'no version yet'}"
+        f"fixed in {', '.join(weakness['fix_versions']) or 'no version yet'}"
         for package in report
         for weakness in package.get("vulns", ())
     ]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Ask whether any package of requirements.txt has a known weakness.
 # Usage: tools/audit.sh PYTHON DIRECTORY
-# Exit status: 0 none has; 1 some have; 75 it could not be found out, and the output says why.
+# Exit status: 0: none has; 1: some have; 75: it could not be found out, and the output says why.
 set -eu
 cd "$(dirname "$0")/.."
 python=$1 directory=$2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Let the programs that will read what is deployed judge it: nothing is started, nothing is applied.
+# Check what is deployed with the programs that will read it; nothing is started or applied.
 # Usage: tools/deploy-check.sh BIN
 # BIN has kubectl, kubernetes-validate, hadolint and docker-compose (requirements-dev.txt).
 set -eu
@@ -17,7 +17,7 @@ promtool test rules deploy/prometheus/rules_tests/*.yaml
 "$bin/docker-compose" -f deploy/compose.yaml config --quiet
 for overlay in base overlays/production overlays/billing; do
     "$bin/kubectl" kustomize "deploy/kubernetes/$overlay" >"$directory/manifests.yaml"
-    # It has no schemas of the Prometheus operator, and says so: tests/deploy looks at those.
+    # It lacks the Prometheus operator's schemas, and warns of it: tests/deploy checks those.
     "$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 "$directory/manifests.yaml"
 done
-echo "deploy: no complaint"
+echo "deploy: no complaints"

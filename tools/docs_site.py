@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 -- MkDocs loads it by its path
 """The documentation site's files: MkDocs' hook, named in mkdocs.yml.
 
-MkDocs wants all pages in one directory. Here they are where a Git host's reader looks for them, and
-link to each other by the paths of the repository. So the site takes these paths as its own: then
-one link works in both places, and MkDocs checks all of them.
+MkDocs wants all pages in one directory. Here they are where readers on a Git host look for them,
+and link to each other by their paths in the repository. So the site uses the same paths: one link
+works in both places, and MkDocs checks all of them.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ _LINKED_FILES: Final = ("LICENSE",)
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Replace each pattern of the navigation by the files that it names."""
+    """Replace each pattern in the navigation by the files that match it."""
     config.nav = _expanded(config.nav)
 
 

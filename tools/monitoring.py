@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 -- a script
-"""Write what Grafana and the Prometheus operator read, from what people edit.
+"""Write the files that Grafana and the Prometheus operator read, from those that people edit.
 
     tools/monitoring.py            writes both files
-    tools/monitoring.py --check    exit status 1 when one of them is not up to date
+    tools/monitoring.py --check    exits with status 1 if one of them is not up to date
 
 The dashboard comes from grafana/panels.yaml; the operator's PrometheusRule from
 deploy/prometheus/rules.yaml, which is what promtool tests.
@@ -22,7 +22,7 @@ _RULES: Final = _PROJECT / "deploy/prometheus/rules.yaml"
 _RESOURCE: Final = _PROJECT / "deploy/kubernetes/components/rules/prometheus-rule.yaml"
 
 _DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-_COLUMNS: Final = 24  # Grafana's grid is so wide
+_COLUMNS: Final = 24  # the width of Grafana's grid
 _HEIGHTS: Final = {"stat": 4, "timeseries": 8, "heatmap": 8, "state-timeline": 8}
 
 
@@ -58,7 +58,7 @@ def _targets(panel: dict[str, Any]) -> list[dict[str, Any]]:
             "datasource": _DATASOURCE,
             "expr": query["expr"],
             "legendFormat": query["legend"],
-            # A heatmap wants the buckets of each moment, a stat only the last value.
+            # A heatmap needs the buckets of each moment, a stat only the last value.
             "format": "heatmap" if panel["type"] == "heatmap" else "time_series",
             "instant": panel["type"] == "stat",
             "range": panel["type"] != "stat",
@@ -68,7 +68,7 @@ def _targets(panel: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _fields(panel: dict[str, Any]) -> dict[str, Any]:
-    # Steps of colour: each begins at its value, the first one below all.
+    # The colours: each begins at its value, the first one below all.
     steps = [
         {"value": step.get("from"), "color": step["color"]}
         for step in panel.get("steps", [{"color": "green"}])

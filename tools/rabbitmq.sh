@@ -1,7 +1,7 @@
 #!/bin/sh
-# See to it that there is a RabbitMQ for the demo: the broker that RABBITMQ_URL names, or the
-# server program, of which a private node is started. The tests always need the program: they
-# block, kill and reconfigure their node.
+# Make sure that the demo has a RabbitMQ: the broker that RABBITMQ_URL names, or the server program,
+# with which a private node is started. The tests always need the program: they block, kill and
+# reconfigure their node.
 set -eu
 [ -n "${RABBITMQ_URL:-}" ] && exit 0
 for directory in /usr/lib/rabbitmq/bin /opt/rabbitmq/sbin /opt/homebrew/opt/rabbitmq/sbin; do

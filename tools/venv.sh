@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a virtual environment with pinned packages and this project in it.
+# Make a virtual environment with the pinned packages and this project.
 # Usage: tools/venv.sh PYTHON DIRECTORY REQUIREMENTS
 set -eu
 python=$1 directory=$2 requirements=$3

@@ -1,8 +1,8 @@
 """What operators do to entries: redrive, park, discard. Recorded in the transaction that does it.
 
-Safe while the service runs: it hears of it within seconds (`replicator.store.orders`). What is
-named together is changed in one transaction, or not at all. Only to redrive all takes several,
-each of them whole, so that the service can write in between.
+Safe while the service runs, which notices within seconds (`replicator.store.orders`). Entries that
+one command names are changed in one transaction, or not at all. Only redriving all entries takes
+several transactions, so that the service can write in between.
 """
 
 import functools
@@ -38,9 +38,9 @@ Result = TypeVar("Result")
 
 
 def patiently(action: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate what needs the right to write: it is tried again if the service kept that.
+    """Decorate an action that writes: try it again while the service keeps the right to write.
 
-    Each attempt waits for it (`Database.writing`).
+    Each attempt waits for that right (`Database.writing`).
     """
 
     @functools.wraps(action)
@@ -55,8 +55,8 @@ class Changed(NamedTuple):
     """What was done to an entry."""
 
     entry: EntryRow  # as it was before
-    is_changed: bool  # False: there was nothing to do
-    is_superseded: bool | None = None  # of a redriven one; None: it cannot be told
+    is_changed: bool  # False: nothing had to be done
+    is_superseded: bool | None = None  # of a redriven entry; None: unknown
 
 
 def look_up(
@@ -65,7 +65,7 @@ def look_up(
     """Return entries in the order of their numbers, each once.
 
     Raises:
-        EntryUnknown: one of them is not there, and all are needed.
+        EntryUnknown: one of them is missing, and all are needed.
     """
     found = [row for some in _in_steps(numbers) for row in find_entries(connection, some)]
     missing = sorted(set(numbers) - {row.id for row in found})
@@ -78,7 +78,7 @@ def redrive(database: Database, numbers: Sequence[int], *, is_dry: bool = False)
     """Make parked entries pending again, all of them or none; safe to repeat.
 
     Raises:
-        EntryUnknown: one of them is not there.
+        EntryUnknown: one of them is missing.
         see `Database.writing` for the rest.
     """
     with database.reading() as connection:
@@ -90,10 +90,10 @@ def redrive(database: Database, numbers: Sequence[int], *, is_dry: bool = False)
 def redrive_all(
     database: Database, table: str | None = None, *, is_dry: bool = False
 ) -> Iterator[list[Changed]]:
-    """Make all parked entries pending again, a thousand in a transaction; yields each of those.
+    """Make all parked entries pending again, a thousand in a transaction; yields each thousand.
 
     An entry that is parked again meanwhile is not redriven a second time. What was yielded is
-    done: to go on after a failure, give the command again.
+    done: after a failure, repeat the command to go on.
 
     Raises:
         TableUnusable: the outbox has no feed of this table.
@@ -117,7 +117,7 @@ def redrive_all(
 def park(database: Database, numbers: Sequence[int], *, is_dry: bool = False) -> list[Changed]:
     """Set pending entries aside, all of them or none; safe to repeat.
 
-    What the running service is publishing at this moment may be delivered all the same.
+    What the running service is publishing at this moment may still be delivered.
 
     Raises:
         see `redrive`.
@@ -126,7 +126,7 @@ def park(database: Database, numbers: Sequence[int], *, is_dry: bool = False) ->
 
 
 def discard(database: Database, numbers: Sequence[int], *, is_dry: bool = False) -> list[Changed]:
-    """Drop entries for good, all of them or none; like `park` for what is being published.
+    """Drop entries for good, all of them or none; what is being published may still be delivered.
 
     Raises:
         see `redrive`.
@@ -186,10 +186,10 @@ def _records(action: Action, changed: Sequence[EntryRow]) -> list[dict[str, Any]
 
 
 def _superseded(connection: Connection, numbers: Sequence[int]) -> dict[int, bool | None]:
-    """Return which of these entries that are parked are superseded, as of now.
+    """Return which of these entries are parked and superseded now.
 
-    To deliver one takes its document to another state than the last that was captured. That state
-    may wait in the outbox too, and then follows it: the outbox does not tell what consumers have.
+    Delivering such an entry takes its document back from the state that was captured last. If that
+    state waits in the outbox too, it follows: the outbox does not know what consumers have.
     """
     query = (
         select(entries.c.id, entries.c.body, documents.c.digest)
@@ -208,7 +208,7 @@ def _superseded(connection: Connection, numbers: Sequence[int]) -> dict[int, boo
 
 
 def _differs(body: object, indexed: object) -> bool | None:
-    """Return whether a body's new state is not the index's; None when the body does not tell."""
+    """Return whether a body's new state differs from the index's; None: the body does not say."""
     if not isinstance(body, bytes):
         return None
     try:
@@ -220,9 +220,9 @@ def _differs(body: object, indexed: object) -> bool | None:
 
 
 def _in_steps(numbers: Sequence[int]) -> Iterator[ColumnElement[bool]]:
-    """Return conditions that hold for all of these numbers together, in growing order.
+    """Return conditions that together select all of these numbers, in growing order.
 
-    A statement takes a bounded number of values.
+    Several, because a statement takes a limited number of values.
     """
     wanted = sorted(set(numbers))
     for start in range(0, len(wanted), _STEP_ENTRIES):

@@ -1,4 +1,4 @@
-"""Entries with their bodies, for `outbox export`: in short steps, bounded in memory."""
+"""Reads entries with their bodies for `outbox export`: in short steps, bounded in memory."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -16,8 +16,8 @@ def export_entries(
 ) -> Iterator[tuple[EntryRow, bytes]]:
     """Return entries with a number above ``after``, and their bodies, oldest first.
 
-    No transaction is open while the caller writes one to a slow place. An entry that is confirmed
-    meanwhile is left out.
+    No transaction is open while the caller writes an entry to a slow place. An entry that is
+    confirmed meanwhile is left out.
 
     Raises:
         TableUnusable: the outbox has no feed of the selected table.

@@ -1,4 +1,4 @@
-"""What operators do to feeds: resync, baseline; and the schema of the outbox."""
+"""What operators do to feeds (resync, baseline) and to the schema of the outbox (migrate)."""
 
 from sqlalchemy import update
 
@@ -31,8 +31,8 @@ def migrate(database: Database) -> Migrated:
 def take_as_baseline(database: Database, table: str, *, is_dry: bool = False) -> None:
     """Let the next snapshot of a table record its changed documents instead of publishing them.
 
-    For a change of ``include_fields`` or ``exclude_fields``, which changes every digest. Read by
-    the service when it starts. Recorded; safe to repeat. With ``is_dry`` nothing is changed.
+    For a change of ``include_fields`` or ``exclude_fields``, which changes every digest. Takes
+    effect when the service starts. Recorded; safe to repeat. With ``is_dry`` nothing is changed.
 
     Raises:
         TableUnusable: the outbox has no feed of this table.
@@ -49,8 +49,8 @@ def take_as_baseline(database: Database, table: str, *, is_dry: bool = False) ->
 def request_resync(database: Database, table: str) -> None:
     """Ask the running service for a new snapshot of a table, which is compared with the index.
 
-    Recorded, and read by the service within seconds. Without one, nothing is left to do: every
-    start begins with a snapshot. Safe to repeat.
+    Recorded, and read by the service within seconds. If no service runs, the next start makes a
+    snapshot anyway. Safe to repeat.
 
     Raises:
         TableUnusable: the outbox has no feed of this table.

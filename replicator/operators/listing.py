@@ -1,8 +1,8 @@
 """What the commands read of an outbox, while the service runs and when it does not.
 
-Every statement is a transaction of its own, and what goes over all entries goes in short steps:
-a long reader would keep SQLite's write-ahead log from being reset, and it would grow. So a list
-does not show one instant: entries may be confirmed while it is read.
+Every statement is a transaction of its own, and all entries are read in short steps: a long reader
+would keep SQLite's write-ahead log from being reset, and it would grow. So a list does not show
+one instant: entries may be confirmed while it is read.
 """
 
 import json
@@ -25,7 +25,7 @@ from replicator.outbox.schema import PARKED, PENDING, entries, feeds, gaps, meta
 
 _STEP_ENTRIES: Final = 5000
 _MAX_NAMED: Final = 5
-# As text: SQLite takes the partial index only for the very words it was made with.
+# As text: SQLite uses a partial index only for the very words it was made with.
 _IS_PARKED: Final = text(f"entries.state = '{PARKED}'")
 _TABLE: Final = feeds.c.database_name + "." + feeds.c.table_name
 
@@ -53,7 +53,7 @@ class EntryRow(NamedTuple):
         return message_id(self.outbox_id, self.id)
 
 
-# A feed or an identity that is not there is a null, which no row may have.
+# A missing feed or identity becomes a null, which is an error in a row.
 _ENTRIES: Final = select(
     entries.c.id,
     entries.c.feed_id,
@@ -178,10 +178,10 @@ def conditions_of(connection: Connection, selection: Selection) -> list[Any]:
     if selection.table is not None:
         conditions.append(entries.c.feed_id == feed_id(connection, selection.table))
     if selection.key is not None:
-        # A text is meant as it stands, or as the JSON that it is: abc, "abc" and 7 all work.
+        # A text is searched as a string and, if it is JSON, as that: abc, "abc" and 7 all work.
         as_text = json.dumps(selection.key, ensure_ascii=False)
         wanted = [normal_key(selection.key), as_text]
-        # Half a surrogate pair stands in a key as its escape; a database takes no other form.
+        # Half a surrogate pair is kept as its escape, because databases do not accept it as such.
         escaped = [each.encode("utf-8", "backslashreplace").decode() for each in wanted]
         conditions.append(entries.c.key.in_(escaped))
     return conditions
@@ -190,7 +190,7 @@ def conditions_of(connection: Connection, selection: Selection) -> list[Any]:
 def _ranges(
     connection: Connection, after: int, *, is_parked: bool = False
 ) -> Iterator[list[ColumnElement[bool]]]:
-    """Cut the entries into ranges of numbers, each few enough to be read in one short step."""
+    """Cut the entries into ranges of numbers, each small enough to be read in one short step."""
     low = after
     while True:
         bound = select(entries.c.id).where(entries.c.id > low)
@@ -222,7 +222,7 @@ def find_entries(
 
 
 def find_bodies(connection: Connection, numbers: Sequence[int]) -> dict[int, bytes]:
-    """Return the bodies of those entries that are there; raises as `find_entries`."""
+    """Return the bodies of those entries that are there; raises what `find_entries` does."""
     query = select(entries.c.id, entries.c.body).where(entries.c.id.in_(numbers))
     found = sound(map(tuple, connection.execute(query)), _Body, entries.name)
     return {row.id: row.body for row in found}
@@ -232,7 +232,7 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
     """Return one entry and its body.
 
     Raises:
-        EntryUnknown: it is not, or not any more, in the outbox.
+        EntryUnknown: it is not in the outbox, or not any more.
     """
     found = find_entries(connection, entries.c.id == number)
     bodies = find_bodies(connection, [number])
@@ -242,13 +242,13 @@ def show_entry(connection: Connection, number: int) -> tuple[EntryRow, bytes]:
 
 
 def unknown(numbers: Sequence[int], so: str = "") -> EntryUnknown:
-    """Return the error for numbers that no entry has, and what follows from it."""
+    """Return the error for numbers that no entry has; ``so`` ends its text."""
     more = f" and {len(numbers) - _MAX_NAMED} more" if len(numbers) > _MAX_NAMED else ""
     named = ", ".join(map(str, numbers[:_MAX_NAMED])) + more
     return EntryUnknown(
         f"there is no entry {named} in this outbox{so}",
-        hint="an entry goes when RabbitMQ has confirmed it; `replicator outbox list` shows "
-        "those that are left",
+        hint="RabbitMQ's confirm removes an entry; `replicator outbox list` shows those that are "
+        "left",
     )
 
 
@@ -287,7 +287,7 @@ def totals(connection: Connection) -> Totals:
 
 
 def list_feeds(connection: Connection) -> list[Feed]:
-    """Return where every feed stood when the service last wrote it down."""
+    """Return where every feed stood when the service last saved it."""
     query = select(feeds).order_by(feeds.c.database_name, feeds.c.table_name)
     rows = connection.execute(query).mappings().all()
     return [_feed(connection, row) for row in rows]
@@ -315,7 +315,7 @@ def _feed(connection: Connection, mapping: Any) -> Feed:
 
 
 def list_gaps(connection: Connection, *, table: str | None, limit: int) -> list[GapRow]:
-    """Return the newest gaps, oldest of them first.
+    """Return the newest gaps, the oldest of them first.
 
     Raises:
         TableUnusable: the outbox has no feed of this table.

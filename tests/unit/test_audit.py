@@ -57,7 +57,7 @@ def test_a_weakness_fails_whatever_else_is_said(tool: ModuleType, ours: Path, ot
     status, text = tool.audit(ours, service(tool, other, _WEAK))
 
     assert status == 1
-    assert "requests 2.19.0: X-1, mended in 2.20" in text
+    assert "requests 2.19.0: X-1, fixed in 2.20" in text
 
 
 @pytest.mark.parametrize(
