@@ -27,7 +27,7 @@ from benchmarks.works import COMPARISONS, WORKS
 def main() -> None:
     """Run the works that the command line names; all of them when it names none."""
     arguments = _arguments()
-    # By default it would end at once, and leave servers and feeders behind.
+    # By default SIGTERM would end it at once, and leave servers and feeders running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     wanted = arguments.work or list(WORKS)
     seed = arguments.seed if arguments.seed is not None else random.randrange(2**32)
@@ -78,7 +78,7 @@ def _measure(work: Work, run: Run) -> dict[str, Any]:
 
 
 def _plots(record: dict[str, Any], directory: Path) -> list[Path]:
-    """Draw the run; where matplotlib is not installed, say what would install it."""
+    """Draw the run; without matplotlib, say what would install it."""
     if importlib.util.find_spec("matplotlib") is None:
         print("no plots: they need requirements-bench.txt, which `make bench` installs")
         return []

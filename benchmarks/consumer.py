@@ -1,7 +1,7 @@
-"""Take messages and write down how long each was on its way: the other end of live changes.
+"""Consume messages and record how long each was on its way: the other end of live changes.
 
 One consumer for all programs, without acknowledgements. Writes a list of pairs, sent and latency
-in microseconds, when it has had so many messages or is told to end.
+in microseconds, when it has received COUNT messages or gets SIGTERM.
 Usage: consumer.py RABBITMQ_URL QUEUE COUNT FILE
 """
 

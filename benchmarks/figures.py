@@ -10,7 +10,7 @@ class Measurement(NamedTuple):
     """What one program did in one round."""
 
     case: str
-    """Which variant of the work, such as ``400 B``; empty where there is one only."""
+    """The variant of the work, such as ``400 B``; empty if it has only one."""
 
     program: str
     round: int
@@ -21,8 +21,8 @@ class Summary(NamedTuple):
     """A figure of a program over all rounds."""
 
     median: float
-    least: float
-    most: float
+    lowest: float
+    highest: float
 
 
 class Goal(NamedTuple):
@@ -38,7 +38,7 @@ class Goal(NamedTuple):
     case: str = ""
     program: str = "replicator"
     peer_case: str | None = None
-    """The peer's case, where it is another."""
+    """The peer's case, if it is another one."""
 
     peer_figure: str | None = None
 
@@ -46,16 +46,16 @@ class Goal(NamedTuple):
 class Verdict(NamedTuple):
     goal: Goal
     value: float | None
-    """None when there was nothing to compare; such a goal is missed."""
+    """None when nothing could be compared; such a goal is missed."""
 
     is_reached: bool
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent of all do not exceed (nearest rank).
+    """Return the smallest value that ``percent`` of all values do not exceed (nearest rank).
 
     Raises:
-        ValueError: there are no values, or the percentage is not in 0 to 100.
+        ValueError: no values, or the percentage is not in 0 to 100.
     """
     if not values or not 0 <= percent <= 100:
         raise ValueError(f"no percentile {percent} of {len(values)} values")
@@ -82,7 +82,7 @@ def summarize(
 
 
 def judge(goal: Goal, summaries: Mapping[tuple[str, str], Mapping[str, Summary]]) -> Verdict:
-    """Say whether a goal is reached."""
+    """Return whether a goal is reached, and by which value."""
     own = summaries.get((goal.case, goal.program), {}).get(goal.figure)
     value = own.median if own else None
     if own and goal.peer is not None:

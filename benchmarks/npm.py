@@ -10,7 +10,7 @@ _INSTALL_SECONDS = 120
 
 
 def node() -> str | None:
-    """Return the program ``node``; None where there is none, or no npm."""
+    """Return the program ``node``; None if it or npm is missing."""
     return shutil.which("node") if shutil.which("npm") else None
 
 

@@ -59,9 +59,9 @@ class Place:
         self._channel.queue_bind(self.name, self.name, "#")
 
     def connect(self) -> None:
-        """Connect to the broker; again, after it was away."""
+        """Connect to the broker, for the first time or after an outage."""
         parameters = pika.URLParameters(self.url)
-        parameters.heartbeat = 0  # nobody tends this connection while changes are inserted
+        parameters.heartbeat = 0  # nothing serves this connection while changes are inserted
         self._rabbit = pika.BlockingConnection(parameters)
         self._channel = self._rabbit.channel()
 
@@ -81,8 +81,8 @@ class Place:
             self.insert_documents(documents, self.tables[turn % len(self.tables)])
 
     def insert_documents(self, documents: list[dict], table: str, *, noreply: bool = False) -> None:
-        """Insert documents as they are; without ``noreply`` only when they are in the table."""
-        # As one string: the driver takes many times longer to write a query of many terms.
+        """Insert documents as they are; returns once they are in the table, unless ``noreply``."""
+        # As one string: the driver needs much longer to write a query of many terms.
         text = msgspec.json.encode(documents).decode()
         done = (
             r.db(self.name)
@@ -97,9 +97,9 @@ class Place:
         return self._channel.queue_declare(self.name, passive=True).method.message_count
 
     def wait_for_depth(self, count: int, seconds: float, check: Callable[[], None]) -> float:
-        """Return how long it took until so many messages lay in the queue.
+        """Wait until ``count`` messages are in the queue; returns the seconds that it took.
 
-        ``check`` is called all the while, to raise an error when waiting has become vain.
+        ``check`` is called all the while; it raises an error when waiting has become pointless.
         """
         started = time.monotonic()
         while (depth := self.depth()) < count:
@@ -116,7 +116,7 @@ class Place:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # A broker that is gone takes them with it; the tables must go all the same.
+        # A broker that is gone took them with it; the tables must be dropped in any case.
         with contextlib.suppress(pika.exceptions.AMQPError):
             self._channel.queue_delete(self.name)
             self._channel.exchange_delete(self.name)

@@ -51,8 +51,8 @@ def _bars(panel: Any, case: str, rows: list[Mapping[str, Any]], figure: str) -> 
     values = [row["figures"][figure] for row in rows]
     names = [row["program"] for row in rows]
     medians = [value["median"] for value in values]
-    below = [value["median"] - value["least"] for value in values]
-    above = [value["most"] - value["median"] for value in values]
+    below = [value["median"] - value["lowest"] for value in values]
+    above = [value["highest"] - value["median"] for value in values]
     colors = [_OWN if name == "replicator" else _OTHERS for name in names]
     panel.barh(names, medians, xerr=[below, above], color=colors, ecolor="#444444", capsize=2)
     panel.set_title(

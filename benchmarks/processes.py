@@ -19,7 +19,7 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int | None) -> Usage | None:
-    """Return what a process has used so far; None for a server that is not ours to look at."""
+    """Return what a process has used so far; None for a server that is not ours."""
     if pid is None:
         return None
     place = Path(f"/proc/{pid}")
@@ -30,14 +30,14 @@ def usage(pid: int | None) -> Usage | None:
 
 
 def usages(pids: Mapping[str, int | None]) -> dict[str, Usage]:
-    """Return what each process has used so far, but for servers that are not ours to look at."""
+    """Return what each process has used so far, without servers that are not ours."""
     return {who: used for who, pid in pids.items() if (used := usage(pid))}
 
 
 def wait_until_idle(pids: Mapping[str, int | None], seconds: float) -> dict[str, Usage]:
-    """Return what was used until now, when together they use a tenth of a core or less.
+    """Wait until together they use at most a tenth of a core, and return what was used until then.
 
-    After so many ``seconds`` it returns all the same: a server may always have something to do.
+    Returns after ``seconds`` in any case: a server may always have something to do.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -50,7 +50,7 @@ def wait_until_idle(pids: Mapping[str, int | None], seconds: float) -> dict[str,
 
 
 def memory_mb(pid: int, field: str = "VmRSS") -> float:
-    """Return resident memory in MiB; ``VmHWM`` is the most there was."""
+    """Return resident memory in MiB; ``VmHWM`` is its maximum so far."""
     return _number(Path(f"/proc/{pid}/status").read_text(), f"{field}:") / 1024
 
 

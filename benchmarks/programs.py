@@ -1,4 +1,4 @@
-"""The programs that are measured: this project and its peers, started, held, let go, stopped."""
+"""The programs that are measured, this project and its peers: start, hold, let go, stop."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ _SCRIPTS = {
 
 
 def runnable(kinds: Sequence[Kind]) -> list[Kind]:
-    """Leave out, and say so, what is not here: JavaScript peers, another version."""
+    """Leave out, and name, what is not installed: JavaScript peers, another version."""
     if REPLICATOR_BEFORE in kinds and BEFORE is None:
         print("  BENCH_BEFORE names no other replicator: without it", flush=True)
         kinds = [kind for kind in kinds if kind is not REPLICATOR_BEFORE]
@@ -82,12 +82,12 @@ def runnable(kinds: Sequence[Kind]) -> list[Kind]:
 
 
 class Program:
-    """A process that prints ``ready`` when it is, and perhaps ``done``."""
+    """A process that prints ``ready`` when it is ready, and perhaps ``done``."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], tracer: Sequence[str] = ()
     ) -> None:
-        """Prepare it. ``tracer`` is a command put in front that becomes the program itself."""
+        """Prepare it. ``tracer`` is a command to put in front, which becomes the program itself."""
         self._command = [*tracer, *command]
         self._environment = dict(environment)
         self._lines: queue.Queue[str] = queue.Queue()
@@ -133,15 +133,15 @@ class Program:
         self._lines.put("(its output ended)")
 
     def hold(self) -> None:
-        """Stop it where it is; what comes for it piles up."""
+        """Freeze it where it is; changes for it pile up."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def go(self) -> None:
-        """Let it go on; one that waits for its input, too."""
+        """Let it go on, even if it waits for its input."""
         assert self._process is not None
         assert self._process.stdin is not None
         os.kill(self.pid, signal.SIGCONT)
-        # It has ended: whoever waits for its work hears of it.
+        # It has ended: whoever waits for its work will notice.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write("\n")
             self._process.stdin.flush()
@@ -153,16 +153,16 @@ class Program:
             raise RuntimeError(f"{self._command[-2:]} ended with {self._process.returncode}")
 
     def memory(self, field: str = "VmRSS") -> float:
-        """Return resident memory in MiB; ``VmHWM`` is the most there was."""
+        """Return resident memory in MiB; ``VmHWM`` is its maximum so far."""
         return memory_mb(self.pid, field)
 
     def stop(self) -> None:
-        """End it in order if it does so in time, else at once. Safe to repeat."""
+        """End it in order, or kill it if that takes too long. Safe to repeat."""
         if self._process is None:
             return
         process, self._process = self._process, None
         if process.poll() is None:
-            process.send_signal(signal.SIGCONT)  # a held one would not end
+            process.send_signal(signal.SIGCONT)  # a frozen process would not end
             process.terminate()
         try:
             process.wait(_STOP_SECONDS)
@@ -253,10 +253,10 @@ def program(
     """Make a program of this kind that works on this place; it is not started.
 
     Args:
-        kind: which.
+        kind: the kind.
         place: its table, exchange and queue.
         directory: for an outbox.
-        work: how many changes of how many bytes, for those that must know.
+        work: the number of changes and their bytes, for programs that must know.
         tracer: a command to put in front.
     """
     count, size = work

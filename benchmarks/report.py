@@ -1,4 +1,4 @@
-"""The report of a work: a table on the terminal, and JSON for whoever wants to compute."""
+"""The report of a work: a table on the terminal, and JSON for further computing."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.figures import Measurement, Summary, Verdict, summarize
 from benchmarks.work import Work
 
-_HEADINGS = ("case", "program", "median", "least to most", "ratio")
+_HEADINGS = ("case", "program", "median", "lowest to highest", "ratio")
 
 
 def text(work: Work, measurements: Sequence[Measurement], verdicts: Iterable[Verdict]) -> str:
@@ -38,13 +38,13 @@ def _rows(
         own = figures[figure]
         theirs = summaries.get((case, peer), {}).get(figure)
         ratio = f"{own.median / theirs.median:.2f}" if theirs and theirs.median else ""
-        spread = f"{number(own.least)} to {number(own.most)}"
+        spread = f"{number(own.lowest)} to {number(own.highest)}"
         rows.append((case, program, number(own.median), spread, ratio))
     return rows
 
 
 def case_order(case: str, program: str = "") -> tuple[float, str]:
-    """Return what sorts cases by the number that they begin with."""
+    """Return a key that sorts cases by the number with which they begin."""
     digits = case.partition(" ")[0].partition("/")[0].replace(",", "")
     return (float(digits) if digits.isdigit() else 0.0, program)
 
@@ -58,7 +58,7 @@ def _goal_row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Write a figure with about three digits that count."""
+    """Write a figure with about three significant digits."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
@@ -73,11 +73,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def append(path: Path, run: Mapping[str, Any]) -> None:
-    """Put a run at the end of a JSON file, or in place of its own earlier state there."""
+    """Append a run to a JSON file, replacing its own earlier state there."""
     runs = json.loads(path.read_text()) if path.exists() else []
     runs = [each for each in runs if each["id"] != run["id"]]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A run that is ended in the middle of writing must not cost the runs before it.
+    # A run that is killed in the middle of writing must not destroy the runs before it.
     new = path.with_suffix(".new")
     new.write_text(json.dumps([*runs, run], indent=1) + "\n")
     new.replace(path)

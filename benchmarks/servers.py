@@ -17,7 +17,7 @@ class Servers:
     rethinkdb_url: str
     rethinkdb_kind: str
     rethinkdb_pid: int | None
-    """None where it is not a process of its own that we have started."""
+    """None if it is not a process that we have started."""
 
     rabbitmq: PrivateRabbitMQ
 
@@ -28,7 +28,7 @@ class Servers:
 
 @contextlib.contextmanager
 def servers(rabbitmq_args: str = "") -> Iterator[Servers]:
-    """Start them, RabbitMQ with more arguments of its Erlang VM; say which RethinkDB it is."""
+    """Start them, RabbitMQ with more arguments of its Erlang VM; print which RethinkDB it is."""
     with contextlib.ExitStack() as stack:
         pid = None
         if given := os.environ.get("RETHINKDB_URL"):

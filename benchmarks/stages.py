@@ -1,8 +1,8 @@
 """Where the processor's time goes: each step of a change's way, alone, without servers.
 
-CPU microseconds per change, the least of some rounds: what a profile cannot show on a noisy
+CPU microseconds per change, the minimum of some rounds: a profile cannot show them on a noisy
 machine. The changes are creates; all of them are committed first, then read back, published and
-confirmed, as in a drain in which the publisher is behind.
+confirmed, as in a drain in which the publisher lags.
 
 Usage: python -m benchmarks.stages [--count 20000] [--size 400] [--rounds 7] [--batch 2000]
 """
@@ -21,7 +21,6 @@ from replicator.domain.feed_element import Change, decode_response
 from replicator.domain.items import FeedBatch
 from replicator.domain.model import Entry, Outcomes
 from replicator.metrics import Metrics
-from replicator.outbox.sqlite import entries
 from replicator.publisher.broker import Publication
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.frames import PublishFrames
@@ -29,12 +28,12 @@ from replicator.store.inbox import Work
 from tests.support.outbox import TABLE, Outbox
 
 _PAGE = 1000
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 _CONFIRMED_BY_ONE_FRAME = 20
 
 
 class Stopwatch:
-    """Adds up the CPU seconds of this process by step: what other threads do counts as well."""
+    """Adds up the CPU seconds of this process by step, including those of other threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -70,13 +69,12 @@ def capture(outbox: Outbox, watch: Stopwatch, count: int, size: int, batch: int)
         length = sum(len(each.new_val) for each in changes)
         work = Work([FeedBatch(1, changes, length, outbox.now)], [])
         with watch.step("capture"):
-            outbox.store.step(outbox.connection, work, outbox.now)
+            outbox.store.step(work, outbox.now)
 
 
 def read_back(outbox: Outbox, watch: Stopwatch, after: int) -> list[Entry]:
-    with watch.step("read back"), outbox.connection.begin():
-        page = entries.page(outbox.connection, after=after, most=_PAGE, most_bytes=_MOST_BYTES)
-    return page.entries
+    with watch.step("read back"):
+        return list(outbox.outbox.page(after, max_entries=_PAGE, max_bytes=_MAX_BYTES).entries)
 
 
 def publish(outbox: Outbox, watch: Stopwatch) -> None:
@@ -103,7 +101,7 @@ def publish(outbox: Outbox, watch: Stopwatch) -> None:
                 delivery.on_confirm(spec.Basic.Ack(tag, multiple=True))
             delivery.flush()
         with watch.step("settle"):
-            outbox.store.step(outbox.connection, Work([], reported), outbox.now)
+            outbox.store.step(Work([], reported), outbox.now)
         reported.clear()
 
 
@@ -123,10 +121,10 @@ def main() -> None:
             publish(outbox, watch)
             outbox.close()
         rounds.append(watch.seconds)
-    least = {step: min(each[step] for each in rounds) for step in rounds[0]}
-    for step, seconds in least.items():
+    fastest = {step: min(each[step] for each in rounds) for step in rounds[0]}
+    for step, seconds in fastest.items():
         print(f"{step:<10} {seconds / arguments.count * 1e6:6.2f} microseconds a change")
-    print(f"{'together':<10} {sum(least.values()) / arguments.count * 1e6:6.2f}")
+    print(f"{'together':<10} {sum(fastest.values()) / arguments.count * 1e6:6.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a work is, and what it is given to run with."""
+"""What a work is, and what it runs with."""
 
 import random
 import time
@@ -25,9 +25,9 @@ class Run:
     scale: float
     order: random.Random
 
-    def scaled(self, count: int, least: int = 100) -> int:
-        """Return how much of the full work is done."""
-        return max(least, round(count * self.scale))
+    def scaled(self, count: int, minimum: int = 100) -> int:
+        """Return how much of the full work to do."""
+        return max(minimum, round(count * self.scale))
 
     def in_rounds(self, items: Sequence[_Item]) -> Iterator[tuple[int, _Item]]:
         """Give all items in each round, each time in another order."""
@@ -44,10 +44,10 @@ class Work(NamedTuple):
     title: str
     measure: Callable[[Run], Iterator[Measurement]]
     figures: tuple[str, ...]
-    """What the table shows, the most telling first."""
+    """What the table shows, the most important figure first."""
 
     peer: str = "tutorial"
-    """Whom the table's ratios are to; empty for none."""
+    """The program to which the table's ratios refer; empty: no ratios."""
 
     goals: tuple[Goal, ...] = ()
     minutes: float = 1.0

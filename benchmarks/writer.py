@@ -17,7 +17,7 @@ def write_at_rate(
     start: int = 0,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Insert ``rate * seconds`` documents, later than wanted if need be; return how many.
+    """Insert ``rate * seconds`` documents, later than intended if need be; return their number.
 
     Documents that are due within 2 ms go in one query. ``sent_us`` is the machine's monotonic
     clock in microseconds, just before the query is written. Ends early when no more are wanted.

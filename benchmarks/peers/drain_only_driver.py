@@ -1,7 +1,7 @@
 """Read a changefeed with RethinkDB's driver as it is, and do nothing with it.
 
-``done`` is printed when so many documents have come; it then stays, so that its memory and CPU
-time can be read, until standard input ends.
+Prints ``done`` when it has read COUNT documents, then stays until standard input ends, so that its
+memory and CPU time can be read.
 Usage: drain_only_driver.py RETHINKDB_PORT DATABASE TABLE COUNT
 """
 

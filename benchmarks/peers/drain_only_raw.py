@@ -1,7 +1,7 @@
 """Read a changefeed with this project's connection, nothing else: the limit for any reader.
 
-It leaves values undecoded. ``done`` is printed when so many documents have come; it then stays,
-so that its memory and CPU time can be read, until standard input ends.
+It leaves values undecoded. Prints ``done`` when it has read COUNT documents, then stays until
+standard input ends, so that its memory and CPU time can be read.
 Usage: drain_only_raw.py RETHINKDB_PORT DATABASE TABLE COUNT
 """
 

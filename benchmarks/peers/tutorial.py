@@ -1,4 +1,4 @@
-"""RethinkDB's own RabbitMQ tutorial, ported to Python 3 and nothing else changed.
+"""RethinkDB's own RabbitMQ tutorial, ported to Python 3 without other changes.
 
 It promises nothing: no confirms, transient messages, no recovery.
 Usage: tutorial.py RETHINKDB_PORT RABBITMQ_URL DATABASE TABLE EXCHANGE

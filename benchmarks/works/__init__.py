@@ -27,5 +27,5 @@ WORKS = {
         growth.GROWTH,
     )
 }
-# Only when they are named: they need another version to compare with.
+# Only if they are named: they need another version to compare with.
 COMPARISONS = {work.name: work for work in (versions.DRAIN, versions.LIVE)}

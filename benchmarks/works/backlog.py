@@ -1,13 +1,13 @@
 """Backlog: the broker is away while a million changes come in; then it is back.
 
 RabbitMQ is stopped as an operator would, and started again on its data and port. While the
-backlog is drained, new changes keep coming at 1,000 a second. The rate is from the first message
-in the queue until as many lie in it as the backlog had; how long the reconnect took is given
-beside it. For comparison the same replicator drains changes that piled up in its feed, as in the
-work ``drain``, after it: before, the most memory it ever took would be that of the drain.
+backlog is drained, new changes keep coming at 1,000 a second. The rate is measured from the first
+message in the queue until it has as many as the backlog had; the time of the reconnect is given
+beside it. For comparison the same replicator then drains changes that piled up in its feed, as in
+the work ``drain``; before, the drain would determine its maximum of memory.
 
 The limit of any program with pika is measured last: as many ready messages are published into an
-empty queue, while as many new changes are written as before. Nobody reads those.
+empty queue, while new changes, which nobody reads, are written as before.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ COUNT = 1_000_000
 SIZE = 400
 _NEW_PER_SECOND = 1_000
 _CHUNK = 50_000
-_MOST_ROUNDS = 2
+_MAX_ROUNDS = 2
 _DEADLINE_SECONDS = 900.0
 _BACKLOG, _FEED = "1 backlog", "2 feed"
 
 
 def measure(run: Run) -> Iterator[Measurement]:
-    """Do it at most twice, whatever the rounds: each takes minutes."""
-    for number in range(1, min(run.rounds, _MOST_ROUNDS) + 1):
+    """Measure at most twice, whatever the number of rounds: each takes minutes."""
+    for number in range(1, min(run.rounds, _MAX_ROUNDS) + 1):
         outbox = run.directory / f"backlog{number}"
         outbox.mkdir()
         with Place(run.servers) as place:
@@ -95,10 +95,10 @@ def backlog(
     """Take the broker away, let a backlog come in, bring the broker back; return figures.
 
     Args:
-        run: where.
-        place: has the table, with no document in it.
+        run: the run, with its servers.
+        place: has the empty table.
         replicator: runs, and has nothing to do.
-        count: how many entries pile up.
+        count: the number of entries to pile up.
         idle: its memory in MiB when it had nothing to do.
     """
     place.disconnect()
@@ -130,7 +130,7 @@ def backlog(
 
 
 def _wait_until(replicator: Replicator, is_enough: Callable[[int], bool]) -> None:
-    """Wait until there are so many entries in the outbox."""
+    """Wait until the outbox has enough entries."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while not is_enough(replicator.pending()):
         replicator.require_running()

@@ -1,10 +1,10 @@
-"""Drain: a backlog in a changefeed, until all of it lies in a durable queue.
+"""Drain: a backlog in a changefeed, until all of it is in a durable queue.
 
-Each program gets a table, an exchange and a queue of its own. It is held (SIGSTOP), changes pile
-up in its feed, and when RethinkDB has them on its disk it goes on; the depth of the queue is asked
-for every 20 ms. 80,000 changes are less than the 100,000 that RethinkDB keeps for a feed. CPU time
-and bytes written, of the feeder and of the servers, are counted until all of them are idle again,
-so that nothing is left out that is done later; memory is the most there was since the start.
+Each program gets a table, an exchange and a queue of its own. It is frozen (SIGSTOP), changes pile
+up in its feed, and once RethinkDB has them on its disk it goes on; the depth of the queue is read
+every 20 ms. 80,000 changes are less than the 100,000 that RethinkDB keeps for a feed. CPU time and
+bytes written, of the feeder and of the servers, are counted until all of them are idle again, so
+that late work counts too; memory is the maximum since the start.
 
 Two kinds are limits, not feeders: ``publish-only`` publishes ready messages, ``drain-only-…``
 reads the feed and publishes nothing.
@@ -44,7 +44,7 @@ _FIGURES = (
 def drain(
     run: Run, kind: Kind, count: int, size: int = SIZE, *, queue: str = "classic"
 ) -> dict[str, float]:
-    """Let one program drain so many changes once; return its figures."""
+    """Let one program drain ``count`` changes once; return its figures."""
     with Place(run.servers, is_durable=kind.is_durable, queue=queue) as place:
         started = programs.program(kind, place, run.directory, work=(count, size))
         with started as program:
@@ -54,7 +54,7 @@ def drain(
 def pile_up_and_drain(
     run: Run, kind: Kind, place: Place, program: Program, count: int, size: int, *, first: int = 0
 ) -> dict[str, float]:
-    """Hold a program, insert, let it go; return what it then needed.
+    """Freeze a program, insert changes, let it go; return what it then needed.
 
     The table has ``first`` documents and one for each message in the queue.
     """
@@ -78,7 +78,7 @@ def pile_up_and_drain(
 
 
 class Meter:
-    """What a feeder and the servers use from now on."""
+    """Measures what a feeder and the servers use from now on."""
 
     def __init__(self, run: Run, program: Program) -> None:
         self._program = program
@@ -87,10 +87,10 @@ class Meter:
         self._before = processes.usages(self._pids)
 
     def figures(self, count: int) -> dict[str, float]:
-        """Return what so many changes have cost; waits until what they left to be done is done.
+        """Return what ``count`` changes have cost, after waiting until all work on them is done.
 
-        Messages lie in the queue before the replicator has settled their entries, and before all
-        that the broker writes is on its disk.
+        Messages are in the queue before the replicator has settled their entries, and before
+        everything that the broker writes is on its disk.
         """
         after = self.wait_until_idle()
         figures = {"peak_memory_mb": self._program.memory("VmHWM")}
@@ -103,7 +103,7 @@ class Meter:
         return figures
 
     def wait_until_idle(self) -> dict[str, Usage]:
-        """Return what was used until now, when neither program nor servers do anything."""
+        """Wait until the program and the servers are idle; return what was used until then."""
         return processes.wait_until_idle(self._pids, _IDLE_DEADLINE_SECONDS)
 
 

@@ -56,7 +56,7 @@ def _live(run: Run, kind: Kind, rate: int) -> dict[str, float]:
             began_us = time.monotonic_ns() // 1000
             written = write_at_rate(place, rate, seconds, start=warm)
             took = (time.monotonic_ns() // 1000 - began_us) / 1e6
-            # What did not arrive by then is missing, and said to be.
+            # What did not arrive by then is missing, and reported as such.
             with contextlib.suppress(TimeoutError):
                 consumer.wait_for("done", _DEADLINE_SECONDS)
             feeder.require_running()

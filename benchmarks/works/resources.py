@@ -1,9 +1,9 @@
 """Resources: what 1,000 changes cost, in a drain and at a steady 1,000 changes a second.
 
-CPU time, bytes written and the most memory, as in the work ``drain``. Fsyncs of the feeder are
-counted by strace, which stops a program at those calls only (``--seccomp-bpf``); those of the
-broker by RabbitMQ itself (``file_handle_cache_stats``, up to 3.13). Where neither is to be had,
-the figure is missing, and the report says nothing of it.
+CPU time, bytes written and the maximum of memory, as in the work ``drain``. Fsyncs of the feeder
+are counted by strace, which stops a program at those calls only (``--seccomp-bpf``); those of the
+broker by RabbitMQ itself (``file_handle_cache_stats``, up to 3.13). A figure that neither can
+count is missing in the report.
 """
 
 import shutil
@@ -72,7 +72,7 @@ def _steady(run: Run, place: Place, program: Program, count: int) -> dict[str, f
 
 
 def _tracer(file: Path) -> Sequence[str]:
-    """Return the command that traces what it starts, as a process apart (-D)."""
+    """Return the command that traces a program from a separate process (-D)."""
     if shutil.which("strace") is None:
         return ()
     calls = "trace=fsync,fdatasync"
@@ -80,7 +80,7 @@ def _tracer(file: Path) -> Sequence[str]:
 
 
 def _fsyncs(trace: Path, began: float, ended: float) -> int:
-    """Count the calls of this time; a call's second line, when it was interrupted, is not one."""
+    """Count the calls in this time, without the second lines of interrupted calls."""
     count = 0
     for line in trace.read_text().splitlines():
         words = line.split(maxsplit=2)
@@ -93,7 +93,7 @@ def _broker_fsyncs(rabbitmq: PrivateRabbitMQ) -> int | None:
     try:
         text = rabbitmq.ctl("eval", "file_handle_cache_stats:get().")
     except RabbitMQFailed:
-        return None  # RabbitMQ 4 has no such statistics
+        return None  # RabbitMQ 4 does not have these statistics
     _, _, rest = text.partition("{{io_sync,count},")
     return int(rest.partition("}")[0])
 

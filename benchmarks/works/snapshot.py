@@ -1,12 +1,12 @@
 """Snapshot: a table of a million documents, published first, then compared after a restart.
 
 Each round starts a replicator with a new outbox (first publication: from the start of the process
-until all lie in the queue), stops it, and starts it again (restart: nothing may be published, no
-row of the index written). ``drain-only-…`` reads the same snapshot and does nothing with it. The
-time of a restart is from the moment the feed is open: for the replicator as its outbox has it,
-until it is ready; for the readers from ``ready`` to ``done``. The time with the start of the
-process is given beside it. Both begin when the servers have nothing left to do: RabbitMQ works on
-for a while on a million messages that it was just given.
+until all messages are in the queue), stops it, and starts it again (restart: nothing may be
+published, no row of the index written). ``drain-only-…`` reads the same snapshot and does nothing
+with it. The time of a restart begins when the feed is open: for the replicator, as its outbox
+says, until it is ready; for the readers from ``ready`` to ``done``. The time including the start
+of the process is given beside it. Both begin once the servers are idle: RabbitMQ goes on working
+for a while after it got a million messages.
 """
 
 import sqlite3
@@ -63,7 +63,7 @@ def publish_and_restart(
     with replicator:
         place.wait_for_depth(count, _DEADLINE_SECONDS, replicator.require_running)
         first = {"per_second": count / (time.monotonic() - started), **_costs(replicator, count)}
-        # Until nothing is pending, stopping would leave work for the restart to do.
+        # While entries are pending, stopping would leave work for the restart.
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while replicator.pending() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -125,7 +125,7 @@ def _written(outbox: Path) -> tuple[int, int, int]:
 
 
 def _compared_in(outbox: Path) -> float:
-    """Return how many seconds the last snapshot took, from the open feed until it was ready."""
+    """Return the seconds that the last snapshot took, from the open feed until it was ready."""
     database = sqlite3.connect(outbox)
     try:
         opened, ready = database.execute("SELECT opened_at, ready_at FROM feeds").fetchone()

@@ -1,7 +1,7 @@
 """Tables: the same total work in 1, 10 and 50 tables of one replicator.
 
-All three replicators run throughout, each with its own outbox and queue; in each round each of
-them, in another order, is held while 80,000 changes are spread over its tables, then let go.
+All three replicators run throughout, each with its own outbox and queue. In each round each of
+them, in changing order, is frozen while 80,000 changes are spread over its tables, then let go.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Versions: this one and another, in turn in one run, so that the machine is the same for both.
 
-``BENCH_BEFORE`` names the other version's `replicator` program. Not part of a run that names no
-work, since there is nothing to compare without it.
+``BENCH_BEFORE`` names the other version's `replicator` program. A run that names no work leaves
+these out, because they need that program.
 """
 
 import contextlib

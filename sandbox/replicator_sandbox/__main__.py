@@ -66,7 +66,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Run the sandbox until it is told to stop."""
+    """Run the sandbox until a signal, or the end of its input, stops it."""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(_arguments()))
 

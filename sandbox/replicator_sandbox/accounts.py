@@ -1,8 +1,8 @@
 """Users, their passwords and what they may do.
 
-A permission is looked up on the table, then its database, then globally; the first that is set
-decides. Nothing global applies to the system database. ``admin`` may do everything. Source:
-RethinkDB's documentation of permissions and the answers of a 2.4.4 server.
+A permission is looked up on the table, then on its database, then globally; the first that is set
+decides. Global permissions do not apply to the system database. ``admin`` may do everything.
+Source: RethinkDB's documentation of permissions and the answers of a 2.4.4 server.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ class Password:
 
 
 class Accounts:
-    """All users; tells ``on_change`` when a user or a permission changed."""
+    """All users; calls ``on_change`` when a user or a permission changes."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        """Start with ``admin``, who has no password."""
+        """Start with ``admin`` without a password."""
         self.passwords: dict[str, Password] = {ADMIN: Password("")}
         self.grants: dict[tuple[str, Place], dict[str, bool]] = {}
         self._on_change = on_change
@@ -54,7 +54,7 @@ class Accounts:
         self._on_change()
 
     def allows(self, user: str, permission: str, place: Place) -> bool:
-        """Say whether ``user`` has ``permission`` at ``place``."""
+        """Return whether ``user`` has ``permission`` at ``place``."""
         if user == ADMIN:
             return True
         for depth in range(len(place), -1, -1):

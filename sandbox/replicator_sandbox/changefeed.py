@@ -1,8 +1,8 @@
-"""Changefeeds: what a feed's next batch holds.
+"""Changefeeds: what the next batch of a feed contains.
 
-A feed is pulled: `take` returns the elements of one batch, and only when the client asked for
-one. What is not taken waits in a queue with a limit in changes; at the limit the whole queue
-is dropped and the next batch says how many. That is RethinkDB's behaviour (its changefeed.cc
+A feed is pulled: `take` returns the elements of one batch, when the client has asked for it. What
+is not taken waits in a queue with a limit in changes; at the limit the whole queue is dropped, and
+the next batch says how many changes that were. That is RethinkDB's behaviour (its changefeed.cc
 and measurements of 2.4.4), and the reason why a slow reader loses changes.
 """
 
@@ -54,7 +54,7 @@ class Feed:
         return len(self._queue) if self._merged is None else len(self._merged)
 
     def take(self, max_bytes: int, max_rows: int) -> list[bytes]:
-        """Return the elements of the next batch; none when there is nothing to say yet.
+        """Return the elements of the next batch; an empty list if nothing waits.
 
         Raises:
             ReqlError: the feed has ended; what still waited is lost, as on a real server.
@@ -77,7 +77,7 @@ class Feed:
         self.on_close()
 
     def overflow(self) -> None:
-        """Drop everything that waits, as at the limit of the queue; a fault to order."""
+        """Drop everything that waits, as at the limit of the queue: a fault on demand."""
         self.skipped += max(len(self), 1)
         self._clear()
         self.on_data()
@@ -102,7 +102,7 @@ class Feed:
                 self._merge(key, old, new)
 
     def _next_elements(self, max_bytes: int, max_rows: int) -> list[bytes]:
-        """Return what waits: the note of a loss alone, else states and changes in order."""
+        """Return what waits: only the note of a loss, or states and changes in order."""
         if self.skipped:
             text = (
                 b'{"error":"Changefeed cache over array size limit, skipped %d elements."}'
@@ -177,7 +177,7 @@ class TableFeed(Feed):
         if self._is_reading and options.include_states:
             self._pending_states.appendleft(b"initializing")
         # Per hash shard: the last key read, the count of writes when it was read, the next
-        # write that the queue expects, and the one after the last that it was told of.
+        # write that the queue expects, and the one after the last write that it has seen.
         self._position = [LOWEST] * SHARD_COUNT
         self._read_stamp = [0] * SHARD_COUNT
         self._expected = [shard.stamp for shard in table.shards]
@@ -223,9 +223,9 @@ class TableFeed(Feed):
     def _read_and_splice(self, max_bytes: int, max_rows: int) -> list[bytes]:
         """Return changes to what was read already, then further initial values.
 
-        A change to a key that was not read yet is dropped here, because the read to come will
-        contain it. While initial values are read nobody looks at ``skipped``: a loss in this
-        phase is told late, only after ``ready`` became possible.
+        A change to a key that was not read yet is dropped here, because the next reads will
+        contain it. While initial values are read nothing checks ``skipped``: a loss in this
+        phase is reported late, only after ``ready`` became possible.
         """
         elements: list[bytes] = []
         size = 0
@@ -250,7 +250,7 @@ class TableFeed(Feed):
         return elements
 
     def _read_initial(self, elements: list[bytes], max_bytes: int, max_rows: int) -> None:
-        """Read the next keys of every hash shard that is not read to its end."""
+        """Read the next keys of every hash shard that is not read completely."""
         unread = [index for index in range(SHARD_COUNT) if self._position[index] < HIGHEST]
         share = max(max_bytes // len(unread), 1)
         for index in unread:
@@ -275,16 +275,16 @@ class TableFeed(Feed):
             self._position[index] = after
 
     def _catch_up(self) -> None:
-        """Expect the table's next write where every write told of was taken or dropped."""
+        """Expect the table's next write on shards whose known writes were all taken or dropped."""
         for index, shard in enumerate(self.table.shards):
             if self._expected[index] >= self._seen[index]:
                 self._expected[index] = shard.stamp
 
     def _is_caught_up(self) -> bool:
-        """Say whether everything was read and the changes up to those reads were taken.
+        """Return whether everything was read and the changes up to those reads were taken.
 
-        After a loss a shard's expected write stays behind until another write comes: that is
-        the silence without ``ready`` of a real server.
+        After a loss a shard's expected write stays too low until another write comes. That is why
+        a real server falls silent without ``ready``.
         """
         return all(position >= HIGHEST for position in self._position) and all(
             expected >= read
@@ -326,7 +326,7 @@ class PointFeed(Feed):
 
 
 class RowsFeed(Feed):
-    """A feed on a system table: ``compare_with`` tells it the rows that there are now."""
+    """A feed on a system table: ``compare_with`` gives it the present rows."""
 
     def __init__(self, rows: dict[bytes, bytes], span: Span, options: FeedOptions) -> None:
         """Start from ``rows``, by key."""
@@ -341,7 +341,7 @@ class RowsFeed(Feed):
             self._initial = []
 
     def compare_with(self, rows: dict[bytes, bytes]) -> None:
-        """Queue the differences between ``rows`` and the rows of last time."""
+        """Queue the differences between ``rows`` and the rows of the last call."""
         rows = self._within(rows)
         for key in self._rows.keys() | rows.keys():
             old, new = self._rows.get(key), rows.get(key)

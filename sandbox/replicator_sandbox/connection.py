@@ -71,7 +71,7 @@ class Connection:
         self._sender: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
-        """Answer queries, in the order in which they come, until the client is gone."""
+        """Answer queries in the order in which they come, until the client is gone."""
         try:
             user = await authenticate(self._reader, self._send_text, self._engine.accounts)
             if user is not None:
@@ -84,7 +84,7 @@ class Connection:
             self._writer.close()
 
     def drop(self) -> None:
-        """Cut the connection: nothing that is still to be sent will be."""
+        """Cut the connection; what was not sent yet will not be."""
         self._release()
         self._writer.transport.abort()
 
@@ -103,7 +103,7 @@ class Connection:
             text = await self._reader.readexactly(size)
             await self._faults.until_talking()
             self._handle(token, text)
-            # A client that does not read blocks its own further queries, and nobody else's.
+            # A client that does not read blocks its own further queries only.
             await self._writer.drain()
 
     async def _send_text(self, text: bytes) -> None:
@@ -171,7 +171,7 @@ class Connection:
             self._answer(token, item, query, value)
 
     def _answer(self, token: int, item: Any, query: Query, value: Any) -> None:
-        """Send the result of a query, or open the stream that it is."""
+        """Send the result of a query, or open it as a stream."""
         if isinstance(value, FeedValue):
             self._open_feed(token, item, query, value)
             return
@@ -237,7 +237,7 @@ class Connection:
         )
 
     def _respond(self, token: int, body: bytes, *, is_feed_batch: bool = False) -> None:
-        """Send one response, at once unless a fault holds it or an earlier one back."""
+        """Send one response, at once unless a fault holds back it or an earlier one."""
         message = FRAME.pack(token, len(body)) + body
         if self._sender is None and not self._faults.may_touch_responses:
             self._writer.write(message)
@@ -247,7 +247,7 @@ class Connection:
             self._sender = asyncio.ensure_future(self._send_held())
 
     async def _send_held(self) -> None:
-        """Send what a fault held back, in order and as the fault wants it."""
+        """Send what a fault held back, in order and as the fault demands."""
         try:
             while self._unsent:
                 await self._faults.until_talking()

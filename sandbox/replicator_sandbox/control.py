@@ -1,8 +1,8 @@
 """The control port of a sandbox in its own process: faults on demand.
 
 One JSON object a line, ``{"fault": name, "arguments": {...}}``, answered by
-``{"met": count}`` or ``{"error": text}``. It is a port of its own because a real RethinkDB has
-no such query; it listens on loopback only.
+``{"met": count}`` or ``{"error": text}``. It is a separate port because a real RethinkDB does not
+have such queries; it listens on loopback only.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class SandboxControl(FaultSwitches):
         self._socket.close()
 
     def switch(self, name: str, **arguments: Any) -> int:
-        """Order the fault ``name`` and wait until it took effect.
+        """Switch on the fault ``name`` and wait until it has taken effect.
 
         Raises:
             ValueError: the sandbox does not know it.

@@ -1,7 +1,7 @@
 """Open streams of a connection: a finite result in batches, or a changefeed.
 
-A changefeed is answered only when the client asked with CONTINUE: that is what makes its
-queue fill, and overflow, behind a slow reader.
+A changefeed sends a batch only when the client asks with CONTINUE. That is why its queue fills and
+overflows when the reader is slow.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Respond = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may be; the first is a quarter (RethinkDB's batching.cc)."""
+    """How large a batch may be; the first is a quarter of that (RethinkDB's batching.cc)."""
 
     max_bytes: int = _DEFAULT_BATCH_BYTES
     max_rows: int = _DEFAULT_BATCH_ROWS
@@ -93,7 +93,7 @@ class FeedCursor:
         respond: Respond,
         respond_error: Callable[[ReqlError], None],
     ) -> None:
-        """Send the first batch, at once and empty if need be, as a real server does."""
+        """Send the first batch at once, even if it is empty, as a real server does."""
         self.feed = feed
         self.is_open = True
         self._value = value
@@ -112,7 +112,7 @@ class FeedCursor:
         self._send(self._take(limits.first()))
 
     def ask(self) -> None:
-        """Answer with the next batch as soon as there is one."""
+        """Answer with the next batch as soon as it has elements."""
         if self._is_asked:
             return
         self._is_asked = True
@@ -120,7 +120,7 @@ class FeedCursor:
         self._answer()
 
     def stop(self) -> None:
-        """Close the feed; a CONTINUE that waits is answered by the end of the stream."""
+        """Close the feed; a waiting CONTINUE is answered with the end of the stream."""
         self._close()
         if self._is_asked:
             self._respond(protocol.batch([], is_last=True))

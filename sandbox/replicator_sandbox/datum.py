@@ -1,8 +1,8 @@
 """Data as RethinkDB keeps it: types, order, equality and text.
 
-A datum is None, a bool, a number (`doubles.Number`), a str, a list or a dict. Pseudo-types
+A datum is None, a bool, a number (`floats.Number`), a str, a list or a dict. Pseudo-types
 stay dicts with ``$reql_type$``. `encode` gives the one text that a value has: sorted keys, no
-blanks, only what must be escaped is escaped. Everything stored or sent goes through it.
+blanks, and only necessary escapes. Everything stored or sent goes through it.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from replicator_sandbox import floats as doubles
+from replicator_sandbox import floats
 from replicator_sandbox.reql_errors import logic
 
 Datum = Any
@@ -19,12 +19,12 @@ Datum = Any
 PSEUDO_TYPE = "$reql_type$"
 _PRINT_LIMIT = 300
 
-_encoder = msgspec.json.Encoder(order="deterministic", enc_hook=doubles.encode_hook)
-_decoder = msgspec.json.Decoder(float_hook=doubles.number_from_text)
+_encoder = msgspec.json.Encoder(order="deterministic", enc_hook=floats.encode_hook)
+_decoder = msgspec.json.Decoder(float_hook=floats.number_from_text)
 
 
 def encode(value: Datum) -> bytes:
-    """Return the text of ``value`` in bytes, the same for equal values of the same spelling."""
+    """Return the text of ``value`` in bytes; it is the same for equal values."""
     text = _encoder.encode(value)
     if b"\\u00" in text:
         return _with_upper_case_escapes(text)
@@ -53,7 +53,7 @@ def type_name(value: Datum) -> str:
 
 
 def compare(a: Datum, b: Datum) -> int:
-    """Return -1, 0 or 1: RethinkDB's order, in which different types order by their name."""
+    """Return -1, 0 or 1: RethinkDB's order, in which different types are ordered by name."""
     name, other_name = type_name(a), type_name(b)
     if name != other_name:
         return _sign(name, other_name)
@@ -63,12 +63,12 @@ def compare(a: Datum, b: Datum) -> int:
         return _sign(a["epoch_time"], b["epoch_time"])
     if isinstance(a, dict):
         return _compare_objects(a, b)
-    # Strings order by code points, which is the order of their UTF-8 bytes.
+    # Strings are ordered by code points, which is the order of their UTF-8 bytes.
     return 0 if a is None else _sign(a, b)
 
 
 def equal(a: Datum, b: Datum) -> bool:
-    """Say whether RethinkDB takes both for the same value: times of one instant, 0 and -0.0."""
+    """Return whether RethinkDB treats both as one value: times of one instant, 0 and -0.0."""
     return compare(a, b) == 0
 
 
@@ -78,7 +78,7 @@ def pretty(value: Datum) -> str:
 
 
 def pretty_start(value: Datum) -> str:
-    """Return the beginning of `pretty`, as messages show it that name a wrong value."""
+    """Return the beginning of `pretty`, as messages show a wrong value."""
     text = _pretty(value, 0)
     return text if len(text) <= _PRINT_LIMIT else text[: _PRINT_LIMIT - 3] + "..."
 
@@ -152,8 +152,8 @@ def _compare_objects(a: dict[str, Datum], b: dict[str, Datum]) -> int:
 def _with_upper_case_escapes(text: bytes) -> bytes:
     """Write the hex digits of control characters in upper case, as RethinkDB does."""
     parts = text.split(b"\\u00")
-    # A backslash before the split belongs to an escaped backslash when their number is odd:
-    # then what follows is plain text, not an escape.
+    # If the number of backslashes before the split is odd, the last one is itself escaped, and what
+    # follows is plain text, not an escape.
     for index in range(1, len(parts)):
         before = parts[index - 1]
         backslashes = len(before) - len(before.rstrip(b"\\"))

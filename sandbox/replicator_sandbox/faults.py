@@ -1,7 +1,7 @@
 """The ways in which the sandbox fails on demand.
 
 `FaultSwitches` is what callers see, in the same process or through the control port;
-`Faults` is the state that the connections look at.
+`Faults` is the state that the connections obey.
 """
 
 import abc
@@ -25,15 +25,15 @@ class Faults:
 
     @property
     def may_touch_responses(self) -> bool:
-        """Say whether a response may have to wait or be cut."""
+        """Return whether a response may have to wait or be cut."""
         return bool(self.delay_seconds or self._is_stall_armed or not self._talking.is_set())
 
     def set_silent(self, *, on: bool) -> None:
-        """Hold back everything that would be sent, or let it go."""
+        """Hold back everything that should be sent, or release it."""
         _set(self._talking, not on)
 
     def set_stall(self, *, on: bool) -> None:
-        """Cut the next batch of a feed in the middle, or send the rest of one that was cut."""
+        """Cut the next batch of a feed in the middle, or send the rest of a cut one."""
         self._is_stall_armed = on
         _set(self._flowing, not on)
 
@@ -42,11 +42,11 @@ class Faults:
         await self._talking.wait()
 
     async def until_flowing(self) -> None:
-        """Wait while a message that was cut must not go on."""
+        """Wait while a cut message must not go on."""
         await self._flowing.wait()
 
     def take_stall(self) -> bool:
-        """Say, once, that this message is the one to cut."""
+        """Return, once, that this message is the one to cut."""
         is_armed, self._is_stall_armed = self._is_stall_armed, False
         return is_armed
 
@@ -59,14 +59,14 @@ def _set(event: asyncio.Event, is_set: bool) -> None:  # noqa: FBT001  # a pair 
 
 
 class FaultSwitches(abc.ABC):
-    """The switches, one method each; every method returns after the fault took effect."""
+    """The switches, one method each; every method returns once the fault has taken effect."""
 
     @abc.abstractmethod
     def switch(self, name: str, **arguments: Any) -> int:
-        """Carry out the fault ``name``; return how many connections or feeds it met."""
+        """Carry out the fault ``name``; return the number of connections or feeds that it met."""
 
     def drop_connections(self) -> int:
-        """Close every open connection without a word; return how many."""
+        """Close every open connection without an answer; return their number."""
         return self.switch("drop_connections")
 
     def overflow_feeds(self, table: str | None = None) -> int:
@@ -80,24 +80,24 @@ class FaultSwitches(abc.ABC):
         return self.switch("abort_feeds", table=table, message=message)
 
     def go_silent(self, *, on: bool = True) -> None:
-        """Accept and read, never answer, send nothing, close nothing: a hung server."""
+        """Accept and read, but send nothing and close nothing: a hung server."""
         self.switch("go_silent", on=on)
 
     def refuse(self, *, on: bool = True) -> None:
-        """Close new connections at once; open ones stay."""
+        """Close new connections at once; open ones stay open."""
         self.switch("refuse", on=on)
 
     def delay(self, seconds: float) -> None:
-        """Send every response that much later; 0 ends it."""
+        """Delay every response by ``seconds``; 0 ends it."""
         self.switch("delay", seconds=seconds)
 
     def stall_mid_message(self, *, on: bool = True) -> None:
-        """Send half of the next batch of any feed, and then nothing more on that connection.
+        """Send half of the next batch of any feed, then nothing more on that connection.
 
         Switching it off sends the rest.
         """
         self.switch("stall_mid_message", on=on)
 
     def hold_ready(self, *, on: bool = True) -> None:
-        """Never send the state ``ready``: a snapshot that does not end."""
+        """Never send the state ``ready``: the snapshot does not end."""
         self.switch("hold_ready", on=on)

@@ -2,9 +2,9 @@
 
 Every number is an IEEE double. Whole numbers up to 2**53 are written as digits, all others
 by the Grisu2 algorithm (Loitsch, "Printing Floating-Point Numbers Quickly and Accurately with
-Integers", 2010), which always reads back to the same double but is not always the shortest
-text: 0.1 + 0.2 is 0.30000000000000007 here. Content digests are made of these bytes, so the
-sandbox has to choose the same digits as a real server.
+Integers", 2010). Its texts always read back to the same double, but are not always the shortest:
+0.1 + 0.2 is 0.30000000000000007 here. Content digests are made of these bytes, so the sandbox must
+choose the same digits as a real server.
 """
 
 import functools
@@ -21,7 +21,7 @@ _MASK64 = (1 << 64) - 1
 
 
 class Double(float):
-    """A number that is not written as plain digits; its own class so that the encoder asks."""
+    """A number that is not written as plain digits; a class, so that the encoder calls its hook."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ def number_from_text(text: str) -> Number:
 
 
 def is_negative_zero(value: float) -> bool:
-    """Say whether ``value`` is -0.0, which is kept apart in text but equals 0."""
+    """Return whether ``value`` is -0.0, which has another text than 0 but equals it."""
     return value == 0 and math.copysign(1, value) < 0
 
 
@@ -75,7 +75,7 @@ def encode_hook(value: object) -> msgspec.Raw:
 
 
 def _layout(digits: str, exponent: int) -> str:
-    """Place the point: plain up to 21 digits and down to six zeros, else with an exponent."""
+    """Place the point: plain up to 21 digits and down to six zeros, otherwise with an exponent."""
     point = len(digits) + exponent
     if exponent >= 0 and point <= 21:
         return digits + "0" * exponent + ".0"
@@ -126,10 +126,10 @@ def _grisu2(value: float) -> tuple[str, int]:
     fraction, exponent2 = math.frexp(value)
     significand = int(fraction * (1 << 53))
     exponent2 -= 53
-    least = 1 - _EXPONENT_BIAS
-    if exponent2 < least:  # subnormal: no hidden bit
-        significand >>= least - exponent2
-        exponent2 = least
+    smallest = 1 - _EXPONENT_BIAS
+    if exponent2 < smallest:  # subnormal: no hidden bit
+        significand >>= smallest - exponent2
+        exponent2 = smallest
     upper = _normalized((significand << 1) + 1, exponent2 - 1)
     if significand == _HIDDEN_BIT:
         lower = ((significand << 2) - 1, exponent2 - 2)
@@ -175,8 +175,8 @@ def _digits(
             digits.append(digit)
         part &= one - 1
         if part < delta:
-            # The server's table of powers ends at 10**9; past it the distance counts as none,
-            # so the last digit stays as generated. Its texts differ from the shortest for that.
+            # The server's table of powers ends at 10**9. Beyond it the distance counts as 0, so
+            # the last digit stays as generated. That is why its texts are not always the shortest.
             scaled_distance = distance * 10**places & _MASK64 if places <= 9 else 0
             _round_towards(digits, delta, part, one, scaled_distance)
             exponent10 -= places

@@ -1,7 +1,7 @@
-"""The V1_0 handshake: JSON messages that end with a zero byte, SCRAM inside.
+"""The V1_0 handshake: SCRAM in JSON messages that end with a zero byte.
 
 Source: RethinkDB's "writing drivers" page and the answers of a 2.4.4 server to good and bad
-handshakes; the error codes are its own.
+handshakes, including the error codes.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 async def authenticate(reader: asyncio.StreamReader, send: Send, accounts: Accounts) -> str | None:
-    """Lead the handshake; return the user, or None when the client was turned away."""
+    """Carry out the handshake; return the user, or None if the client was refused."""
     (magic,) = _MAGIC.unpack(await reader.readexactly(_MAGIC.size))
     if magic != _V1_0:
         await send(_WRONG_PROTOCOL)

@@ -1,8 +1,8 @@
-"""Primary keys: which values may be one, and the byte order they sort in.
+"""Primary keys: which values may be keys, and the order of their bytes.
 
-The bytes of `key_bytes` sort as RethinkDB sorts keys, and two keys that RethinkDB takes for
-the same (1 and 1.0, a time in two zones) have the same bytes. The limit of 128 bytes counts
-this encoding, which is why a string key may have 127 bytes. Source: a 2.4.4 server.
+The bytes of `key_bytes` sort as RethinkDB sorts keys, and two keys that RethinkDB treats as
+one (1 and 1.0, a time in two zones) have the same bytes. The limit of 128 bytes counts this
+encoding, which is why a string key may have 127 bytes. Source: a 2.4.4 server.
 """
 
 import functools
@@ -25,12 +25,12 @@ def key_bytes(value: Datum) -> bytes:
     """Return the sortable bytes of a primary key.
 
     Raises:
-        ReqlError: ``value`` may not be a primary key, or it is too long for one.
+        ReqlError: ``value`` cannot be a primary key, or it is too long.
     """
     if type(value) is str:
         encoded = _string(value)
     elif value is None or type_name(value) == "OBJECT":
-        # The one wrong type that the server reports as "non-existence" is null.
+        # Null is the one wrong type that the server reports as "non-existence".
         make = missing if value is None else logic
         raise make(
             "Primary keys must be either a number, string, bool, pseudotype or array "

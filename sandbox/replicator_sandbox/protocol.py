@@ -2,7 +2,7 @@
 
 Source: RethinkDB's protocol definition (ql2.proto) and the responses of a 2.4.4 server. A
 query is an 8-byte token and a 4-byte length, both little-endian, then JSON; a response has the
-same frame. Documents are spliced into responses as the bytes that they are stored as.
+same frame. Documents are copied into responses as their stored bytes.
 """
 
 import enum
@@ -39,7 +39,7 @@ class ResponseType(enum.IntEnum):
 
 
 class ErrorType(enum.IntEnum):
-    """The kinds of runtime errors; each is an exception class of the drivers."""
+    """The kinds of runtime errors; each has an exception class in the drivers."""
 
     INTERNAL = 1000000
     RESOURCE_LIMIT = 2000000
@@ -52,7 +52,7 @@ class ErrorType(enum.IntEnum):
 
 
 class Note(enum.IntEnum):
-    """What a stream's response says about the stream."""
+    """What a response says about its stream."""
 
     SEQUENCE_FEED = 1
     ATOM_FEED = 2

@@ -1,7 +1,7 @@
 """Pseudo-types: times and binaries in the one spelling that RethinkDB stores.
 
-Times are rounded to milliseconds and their zone is written ``+hh:mm``; binaries are base64 in
-lines of 76 characters. Geometry is kept as it comes. Source: answers of a 2.4.4 server.
+Times are rounded to milliseconds, with the zone as ``+hh:mm``; binaries are base64 in lines of 76
+characters. Geometry is kept as it comes. Source: answers of a 2.4.4 server.
 """
 
 import base64
@@ -18,7 +18,7 @@ _BASE64_LINE = 57  # bytes in 76 characters
 
 
 def normalized(value: dict[str, Datum]) -> dict[str, Datum]:
-    """Return an object that has a ``$reql_type$`` in the form in which it is stored.
+    """Return the stored form of an object with a ``$reql_type$``.
 
     Raises:
         ReqlError: the pseudo-type is unknown or malformed.

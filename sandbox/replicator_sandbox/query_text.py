@@ -8,7 +8,7 @@ _ARGUMENT_METHODS = {_GET: "get", 39: "filter", 78: "get_all", 182: "between", 3
 
 
 def query_text(item: Any) -> str:
-    """Return ReQL for the terms that changefeeds are made of, "…" for others."""
+    """Return ReQL for the terms of which changefeeds consist, "…" for others."""
     if not isinstance(item, list) or len(item) < 2 or not item[1]:
         return json.dumps(item) if not isinstance(item, list) else "…"
     number, arguments = item[0], item[1]

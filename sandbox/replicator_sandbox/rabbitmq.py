@@ -1,8 +1,8 @@
-"""A private RabbitMQ node for the demo and the tests: the real server, and nobody else's.
+"""A private RabbitMQ node for the demo and the tests: the real server, used by nobody else.
 
-Everything it has is its own: node name, ports, epmd, cookie, configuration and data, in a temporary
-directory that goes with it. It listens on the loopback interface only. It needs no root, and runs
-for root too: Debian's ``rabbitmq-server`` command would change to the user ``rabbitmq`` there, so
+It has a node name, ports, epmd, cookie, configuration and data of its own, in a temporary directory
+that is removed with it. It listens on the loopback interface only. It does not need root, and runs
+as root too: Debian's ``rabbitmq-server`` command would change to the user ``rabbitmq`` there, so
 the server's own script is started instead.
 """
 
@@ -44,7 +44,7 @@ _SCRIPTS = (
 _POLL_SECONDS = 0.05
 _TAIL = 10
 _DEFAULT_WATERMARK = "0.4"
-# No spinning schedulers and no more of them than a small machine has; distribution on loopback.
+# No spinning schedulers, and no more than a small machine has; distribution on loopback.
 _ERL_ARGS = (
     "+S 2:2 +SDcpu 1:1 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none"
     " -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
@@ -57,7 +57,7 @@ class RabbitMQFailed(ReplicatorError):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The server's certificate, its key, and the CA that clients' certificates are checked with."""
+    """The server's certificate, its key, and the CA for checking clients' certificates."""
 
     ca: Path
     cert: Path
@@ -65,23 +65,23 @@ class TlsFiles:
 
 
 def find_rabbitmq() -> Path | None:
-    """Find the server's own start script, not a package's wrapper that changes the user."""
+    """Return the server's own start script, not a package's wrapper that changes the user."""
     on_path = shutil.which("rabbitmq-server")
     places = [Path(place) for place in _SCRIPTS]
     if on_path is not None:
         places.append(Path(on_path).resolve().parent)
     for place in places:
-        # The wrappers live apart from the script that the server's own ones all include.
+        # Only beside the server's own scripts is the file that all of them include.
         if (place / "rabbitmq-server").exists() and (place / "rabbitmq-env").exists():
             return place / "rabbitmq-server"
     return None
 
 
 def free_port() -> int:
-    """Find a loopback port that nobody listens on.
+    """Return a free loopback port.
 
-    Below the range that systems take outgoing connections' ports from: a server that is stopped
-    and started again must find its port still free.
+    It is below the range of outgoing connections' ports: a server that is stopped and started again
+    must find its port still free.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -108,7 +108,7 @@ class PrivateRabbitMQ:
         """Prepare the node's directory; nothing runs yet.
 
         Args:
-            tls: Listen with TLS as well, at `amqps_url`.
+            tls: Listen with TLS too, at `amqps_url`.
             config: More lines of ``rabbitmq.conf``.
             plugins: Plugins to enable, such as ``rabbitmq_auth_mechanism_ssl``.
             erl_args: More arguments of the Erlang VM, such as ``+hmbs 4000000``.
@@ -133,7 +133,7 @@ class PrivateRabbitMQ:
         self._epmd: subprocess.Popen[bytes] | None = None
         self._erl_args = f"{_ERL_ARGS} {erl_args}".rstrip()
         self._write_files(tls, config or {}, plugins)
-        # A test run that ends by an exception elsewhere must not leave a server behind.
+        # A test run that ends by an exception elsewhere must not leave a server running.
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ class PrivateRabbitMQ:
 
     @property
     def amqps_url(self) -> str:
-        """The same with TLS; the certificate is for whom the caller made it, here ``localhost``."""
+        """The same with TLS; the caller's certificate must be for ``localhost``."""
         assert self.tls_port is not None, "the node was made without tls"
         return f"amqps://guest:guest@localhost:{self.tls_port}/%2F"
 
@@ -177,20 +177,20 @@ class PrivateRabbitMQ:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server's process is alive; a paused one is."""
+        """Whether the server's process is alive, even if paused."""
         return self._beam is not None and self._beam.poll() is None
 
     def url_of(self, virtual_host: str) -> str:
-        """Give the URL of a virtual host, as the user guest."""
+        """Return the URL of a virtual host, as the user guest."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(virtual_host, safe='')}"
 
     # Life and death.
 
     def start(self) -> None:
-        """Start the node, or start it again on its data; return when a client can work with it.
+        """Start the node, or start it again on its data; returns once clients can work with it.
 
         Raises:
-            RabbitMQFailed: It ended, or was not ready in time; the message has its log's tail.
+            RabbitMQFailed: It ended, or was not ready in time; the message has the end of its log.
         """
         if self.is_running:
             return
@@ -214,7 +214,7 @@ class PrivateRabbitMQ:
         """Stop the node in order, as an operator would; durable data is kept."""
         if self.is_running and self._beam is not None:
             self.resume()
-            self._beam.terminate()  # the Erlang VM takes SIGTERM for an orderly stop
+            self._beam.terminate()  # the Erlang VM stops in order on SIGTERM
             try:
                 self._beam.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired as err:
@@ -223,7 +223,7 @@ class PrivateRabbitMQ:
         self.kill()
 
     def kill(self) -> None:
-        """End the node at once (SIGKILL), as a crash would. What it had synced is kept."""
+        """End the node at once (SIGKILL), as a crash would. Synced data is kept."""
         if self._beam is not None:
             self._signal(signal.SIGKILL)
             self._beam.wait()
@@ -247,16 +247,16 @@ class PrivateRabbitMQ:
             os.waitid(os.P_PID, self._beam.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Continue a paused process."""
         self._signal(signal.SIGCONT)
 
     # An operator's commands. Each starts an Erlang VM of its own: about a second.
 
     def ctl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run ``rabbitmqctl`` against this node and give what it prints.
+        """Run ``rabbitmqctl`` against this node and return what it prints.
 
         Raises:
-            RabbitMQFailed: The command failed; the message is its own.
+            RabbitMQFailed: The command failed, with this message.
         """
         done = subprocess.run(
             [str(self._script.parent / "rabbitmqctl"), "--quiet", *arguments],
@@ -286,7 +286,7 @@ class PrivateRabbitMQ:
         self.ctl("close_all_connections", "--global", reason)
 
     def add_vhost(self, name: str) -> str:
-        """Make a virtual host that guest may use; give its URL. Safe to repeat."""
+        """Make a virtual host that guest may use; returns its URL. Safe to repeat."""
         anything = {"configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
             "vhosts": [{"name": name}],
@@ -297,7 +297,7 @@ class PrivateRabbitMQ:
         return self.url_of(name)
 
     def list_queues(self, virtual_host: str = "/") -> dict[str, int]:
-        """Count the messages of each queue."""
+        """Return the number of messages in each queue."""
         text = self.ctl(
             "list_queues", "--vhost", virtual_host, "--formatter", "json", "name", "messages"
         )
@@ -334,7 +334,7 @@ class PrivateRabbitMQ:
         cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:
-        """Name every place that RabbitMQ would else look for under ``/etc`` and ``/var``."""
+        """Name every place that RabbitMQ would otherwise look for in ``/etc`` and ``/var``."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -368,7 +368,7 @@ class PrivateRabbitMQ:
         }
 
     def _start_epmd(self) -> None:
-        # In the foreground: one that the Erlang VM starts by itself becomes a daemon and stays.
+        # In the foreground: an epmd that the Erlang VM starts becomes a daemon and stays.
         self._epmd = subprocess.Popen(
             [self._epmd_program, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
             stdin=subprocess.DEVNULL,
@@ -380,7 +380,7 @@ class PrivateRabbitMQ:
             raise RabbitMQFailed("epmd did not start", hint="is the loopback interface up?")
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until the condition holds; give up when time is over or the server is gone."""
+        """Wait until the condition holds; give up after ``seconds`` or when the server is gone."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition():
@@ -391,7 +391,7 @@ class PrivateRabbitMQ:
         return False
 
     def _is_ready(self) -> bool:
-        """Whether a client can log in and open a channel: pika waits on no half-started node."""
+        """Return whether a client can log in and open a channel; pika does not wait for that."""
         if not _accepts(self.port):
             return False
         parameters = pika.URLParameters(self.url)
@@ -400,7 +400,7 @@ class PrivateRabbitMQ:
             with pika.BlockingConnection(parameters) as connection:
                 connection.channel()
         except (AMQPError, AMQPConnectorException, OSError):
-            # A node that joins its cluster again may take connections and not answer them yet.
+            # A node that joins its cluster again may accept connections without answering yet.
             return False
         return True
 
@@ -410,7 +410,7 @@ class PrivateRabbitMQ:
                 os.killpg(self._beam.pid, number)
 
     def _tail(self) -> str:
-        """Give what the server said last, and its first errors: the cause comes before crashes."""
+        """Return the log's last lines, and its first errors: the cause comes before crashes."""
         lines: list[str] = []
         for path in (self.log, self.directory / "output.log"):
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The errors that the sandbox answers with, in the shapes of a real server.
+"""The errors with which the sandbox answers, in the form of a real server's.
 
 A query fails with a `ReqlError`; the connection turns it into a response. The texts and the
-numbers follow RethinkDB 2.4.4: clients match on both.
+numbers are those of RethinkDB 2.4.4, because clients match on both.
 """
 
 from replicator_sandbox.protocol import ErrorType, ResponseType

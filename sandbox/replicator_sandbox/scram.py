@@ -45,7 +45,7 @@ class ScramExchange:
         self.user = _user_name(fields["n"])
         self._password = self._accounts.passwords.get(self.user)
         self._nonce = fields["r"] + base64.b64encode(os.urandom(15)).decode()
-        # An unknown user gets a challenge too: which users exist shows only at the end.
+        # An unknown user gets a challenge too, so that it does not show which users exist.
         shown = self._password or Password("x")
         first = f"r={self._nonce},s={base64.b64encode(shown.salt).decode()},i={shown.iterations}"
         self._transcript = f"{bare},{first}"

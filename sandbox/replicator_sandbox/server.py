@@ -20,7 +20,7 @@ from replicator_sandbox.engine import Engine
 from replicator_sandbox.faults import Faults, FaultSwitches
 from replicator_sandbox.reql_errors import op_failed
 
-assert terms.__all__  # importing the package is what registers the terms
+assert terms.__all__  # importing the package registers the terms
 
 _Result = TypeVar("_Result")
 _READ_BUFFER_BYTES = 1024 * 1024
@@ -31,7 +31,7 @@ class SandboxServer(FaultSwitches):
     """The server on a running event loop: for a process of its own."""
 
     def __init__(self, *, poll_seconds: float = 1.0) -> None:
-        """Make a server; ``poll_seconds`` is how often system-table feeds look for changes."""
+        """Make a server; feeds on polled system tables look for changes every ``poll_seconds``."""
         loop = asyncio.get_running_loop()
         self.engine = Engine(loop.call_soon)
         self.faults = Faults()
@@ -42,7 +42,7 @@ class SandboxServer(FaultSwitches):
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Listen; with port 0 on any free port, which `port` then tells."""
+        """Listen; with port 0 on any free port, which `port` then returns."""
         self._listener = await asyncio.start_server(
             self._on_connection, host, port, ssl=tls, limit=_READ_BUFFER_BYTES
         )
@@ -94,7 +94,7 @@ class SandboxServer(FaultSwitches):
         """Carry out the fault ``name``.
 
         Raises:
-            ValueError: there is no such fault.
+            ValueError: the fault is unknown.
         """
         action: Callable[..., int] | None = getattr(self, f"_fault_{name}", None)
         if action is None:
@@ -176,7 +176,7 @@ class EmbeddedRethinkDB(FaultSwitches):
             host: address to listen on; loopback unless there is a good reason.
             port: port for drivers, 0 for any free one.
             tls: context of a server that speaks TLS only.
-            poll_seconds: how often feeds on ``table_config`` look for changes.
+            poll_seconds: feeds on polled system tables look for changes this often.
         """
         self.host = host
         self.port = port
@@ -222,7 +222,7 @@ class EmbeddedRethinkDB(FaultSwitches):
         listening.result(_START_SECONDS)
 
     def stop(self) -> None:
-        """Close every connection and end the thread; everything stored is gone."""
+        """Close every connection and end the thread; all data is lost."""
         loop, thread, stopping = self._loop, self._thread, self._stopping
         if loop is None or thread is None or stopping is None:
             return
@@ -232,7 +232,7 @@ class EmbeddedRethinkDB(FaultSwitches):
         self._loop = self._thread = self._server = None
 
     def switch(self, name: str, **arguments: Any) -> int:
-        """Carry out a fault in the server's thread and wait until it took effect."""
+        """Carry out a fault in the server's thread and wait until it has taken effect."""
         server = self._server
         if server is None:
             raise RuntimeError("the embedded RethinkDB is not running")

@@ -1,4 +1,4 @@
-"""The part of a table that a read or a changefeed is about, in terms of primary keys."""
+"""The part of a table that a read or a changefeed covers, in terms of primary keys."""
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from replicator_sandbox.keys import HIGHEST, LOWEST
 
 
 class Span(Protocol):
-    """The part of a table that a feed is about."""
+    """The part of a table that a feed covers."""
 
     def count(self, key: bytes) -> int:
         """Return how many times the document under ``key`` belongs to the feed."""

@@ -1,9 +1,9 @@
 """Databases, tables and documents, in memory.
 
 A document is kept as the bytes of its JSON text under the sortable bytes of its key, so that
-reads and changefeeds splice bytes. A table has eight hash shards as in RethinkDB, each with
-its own counter of writes (its stamp) and its keys in order: a changefeed reads every shard in
-key order and knows by that which part of it was read already.
+reads and changefeeds only copy bytes. A table has eight hash shards as in RethinkDB, each with
+its own counter of writes (its stamp) and its keys in order. A changefeed reads every shard in key
+order, so it knows which part of it was read already.
 """
 
 import uuid
@@ -23,7 +23,7 @@ SERVER_NAME = "sandbox"
 
 
 class Watcher(Protocol):
-    """What a table tells about its writes: an open changefeed."""
+    """What a table informs of its writes: an open changefeed."""
 
     def on_write(
         self, shard: int, stamp: int, key: bytes, old: bytes | None, new: bytes | None
@@ -83,9 +83,9 @@ class Table:
         return self.shards[shard_of(key)].documents.get(key)
 
     def put(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """Commit one document (``new`` None deletes) and tell the changefeeds.
+        """Commit one document (``new`` None deletes) and inform the changefeeds.
 
-        Returns False, and tells nobody, where RethinkDB takes old and new for the same.
+        Returns False, and informs nobody, if RethinkDB treats old and new as the same value.
         """
         if old == new or (old is not None and new is not None and _same(old, new)):
             return False
@@ -108,7 +108,7 @@ class Table:
         return found
 
     def documents(self, keys: list[bytes]) -> Iterator[bytes]:
-        """Return those documents of ``keys`` that exist when their turn comes."""
+        """Return those documents of ``keys`` that still exist when they are read."""
         for key in keys:
             document = self.get(key)
             if document is not None:
@@ -175,7 +175,7 @@ class Database:
 
 
 class Catalog:
-    """All databases; tells ``on_change`` when a database or a table came, changed or went."""
+    """All databases; calls ``on_change`` when a database or a table comes, changes or goes."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Start as a new server does, with the empty database ``test``."""
@@ -281,7 +281,7 @@ def feed_unavailable() -> ReqlError:
 
 
 def _same(old: bytes, new: bytes) -> bool:
-    """Say whether two different texts are one value: only times and -0.0 can do that."""
+    """Return whether two different texts are one value, which only times and -0.0 can be."""
     if b'"TIME"' in old or b"-0.0" in old or b"-0.0" in new:
         return equal(decode(old), decode(new))
     return False

@@ -1,8 +1,8 @@
 """The tables of the database ``rethinkdb`` that the sandbox has.
 
-Rows are computed from the catalog, the accounts and the open feeds whenever somebody asks.
-``table_config`` and ``table_status`` are polled by their changefeeds once a second, as in
-RethinkDB (its caching_cfeed_backend); the others tell of a change at once.
+Rows are computed from the catalog, the accounts and the open feeds whenever they are read. As in
+RethinkDB (its caching_cfeed_backend), some tables are polled by their changefeeds once a second
+(``poll``); the others report a change at once.
 """
 
 import os
@@ -31,7 +31,7 @@ Write = Callable[[Row | None, Row | None], None]
 class SystemTable:
     """One system table: how its rows are made, written and watched.
 
-    ``poll`` is "timer" or "event", None for a table without changefeeds.
+    ``poll`` is "timer" or "event"; None: the table has no changefeeds.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SystemTable:
         """Carry out what replacing row ``old`` by ``new`` means.
 
         Raises:
-            ReqlError: this table, or this row, cannot be written so.
+            ReqlError: this table cannot be written, or not in this way.
         """
         if self._write is None:
             raise logic(f"It's illegal to write to the `rethinkdb.{self.name}` table.")
@@ -65,7 +65,7 @@ class SystemTable:
         return lambda: self._watchers.remove(compare)
 
     def refresh(self) -> None:
-        """Let every changefeed on this table look at the rows again."""
+        """Let every changefeed on this table compare the rows again."""
         for compare in list(self._watchers):
             compare()
 
@@ -92,7 +92,7 @@ class SystemTables:
         self.by_name = {table.name: table for table in tables}
 
     def refresh(self, poll: str) -> None:
-        """Let the changefeeds on the tables of kind ``poll`` look at their rows again."""
+        """Let the changefeeds on the tables of kind ``poll`` compare their rows again."""
         for table in self.by_name.values():
             if table.poll == poll:
                 table.refresh()

@@ -1,6 +1,6 @@
-"""Tables as a query sees them: a user's table or a system table, behind one interface.
+"""Tables as a query sees them: a user's table or a system table, with one interface.
 
-Every method checks the permission of the user who asks, so no term has to.
+Every method checks the permission of the user who asks, so terms need not.
 """
 
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ class TableAccess:
         self.accounts.require(self.user, permission, self.place)
 
     def denied(self) -> ReqlError | None:
-        """Return the error of a user who may not read this table now, if so."""
+        """Return the error for a user who may not read this table now; None: the user may."""
         try:
             self.require("read")
         except ReqlError as err:
@@ -101,7 +101,7 @@ class UserTable(TableAccess):
         return self.table.get(key)
 
     def put(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """Commit one document; False when nothing changed."""
+        """Commit one document; returns whether it changed."""
         return self.table.put(key, old, new)
 
     def documents(self, span: Span) -> Iterable[bytes]:
@@ -131,7 +131,7 @@ class UserTable(TableAccess):
 
 
 class SystemTableAccess(TableAccess):
-    """A table of the database ``rethinkdb``: its rows are made when they are asked for."""
+    """A table of the database ``rethinkdb``: its rows are made when they are read."""
 
     primary_key = "id"
 
@@ -165,7 +165,7 @@ class SystemTableAccess(TableAccess):
         """Make the change that writing this row means.
 
         Raises:
-            ReqlError: the row cannot be written so.
+            ReqlError: the row cannot be written in this way.
         """
         del key
         if old == new:

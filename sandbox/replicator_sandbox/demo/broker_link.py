@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a broker that is not ours to kill: what the demo can cut instead."""
+"""A TCP proxy in front of a broker that is not ours to kill: the demo cuts this instead."""
 
 import contextlib
 import socket
@@ -11,17 +11,17 @@ _POLL_SECONDS = 0.2
 
 
 class BrokerLink:
-    """Forwards a loopback port to a broker until it is cut, and again once it is mended."""
+    """Forwards a loopback port to a broker until it is cut, and again once it is restored."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Name the broker; `mend` starts forwarding."""
+        """Name the broker; `restore` starts forwarding."""
         self.port = free_port()
         self._target = (host, port)
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Accept and forward connections; safe to repeat."""
         if self._listener is None:
             listener = socket.create_server(("127.0.0.1", self.port))
@@ -69,5 +69,5 @@ class BrokerLink:
                 end.shutdown(socket.SHUT_RDWR)
         with self._lock:
             self._open -= {source, sink}
-        # Only this direction's source: the other pump may still be reading from the sink.
+        # Close only this direction's source: the other pump may still be reading from the sink.
         source.close()

@@ -1,7 +1,7 @@
-"""The demo's listener: builds a copy of the table from the messages and from nothing else.
+"""The demo's listener: builds a copy of the table from the messages alone.
 
-It does what `docs/delivery-guarantees.md` asks of a consumer: a durable queue, an acknowledgement
-only after the message was applied, and the newest entry number of a document wins.
+It does what `docs/delivery-guarantees.md` asks of a consumer: it has a durable queue, acknowledges
+a message only after applying it, and lets a document's highest entry number win.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ _PREFETCH: Final = 500
 
 
 class Listener:
-    """Consumes a durable queue on a thread of its own; connects again for ever."""
+    """Consumes a durable queue on a thread of its own; reconnects for ever."""
 
     def __init__(self, url: str, exchange: str, queue: str) -> None:
         """Name what to listen to; `start` declares it."""
         self._parameters = pika.URLParameters(url)
         self._exchange = exchange
         self._queue = queue
-        self._newest: dict[str, tuple[int, Any]] = {}  # the number and the document, or its end
+        self._newest: dict[str, tuple[int, Any]] = {}  # number and document, None: deleted
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -41,7 +41,7 @@ class Listener:
         self.repaired: Counter[str] = Counter()  # by operation: what a resync found
 
     def start(self) -> None:
-        """Declare the queue, so that nothing is missed from here on, and begin to consume."""
+        """Declare the queue, so that nothing is missed from now on, and begin to consume."""
         with pika.BlockingConnection(self._parameters) as connection:
             self._declare(connection.channel())
         self._thread.start()
@@ -97,7 +97,7 @@ class Listener:
         body: bytes,
     ) -> None:
         self._apply(properties, json.loads(body))
-        # Order matters: acknowledged before it was applied, a crash in between would lose it.
+        # Order matters: a message that is acknowledged before it is applied is lost in a crash.
         channel.basic_ack(method.delivery_tag or 0)
 
     def _apply(self, properties: pika.BasicProperties, change: dict[str, Any]) -> None:

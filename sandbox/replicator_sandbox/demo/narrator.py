@@ -13,7 +13,7 @@ _REFRESH_SECONDS = 0.25
 
 
 class Narrator:
-    """Prints the story; plain lines where there is no terminal."""
+    """Prints the story; in plain lines if the output is not a terminal."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         """Choose where to tell it."""
@@ -60,7 +60,7 @@ class Narrator:
         self.tell(figures(), "dim")
 
     def table(self, title: str, rows: Iterable[tuple[str, object, str]]) -> None:
-        """Show the figures of the end."""
+        """Show the final figures."""
         table = Table(title=title, box=box.SIMPLE_HEAD, show_header=False, title_justify="left")
         table.add_column("what", style="bold")
         table.add_column("how many", justify="right")
@@ -70,6 +70,6 @@ class Narrator:
         self._console.print(table)
 
     def _print(self, text: Text) -> None:
-        # A line that goes to a file or a pipe is not cut at a terminal's width.
+        # A line in a file or a pipe is not cut at a terminal's width.
         self._console.print(text, soft_wrap=not self._console.is_terminal)
         self._console.file.flush()

@@ -36,7 +36,7 @@ class Replica:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("REPLICATOR_")
         }
-        # Addresses may hold passwords, and everybody can read a command line.
+        # Not on the command line, which everybody can read: addresses may contain passwords.
         self._environment = inherited | {
             "REPLICATOR_RETHINKDB__URL": rethinkdb,
             "REPLICATOR_RABBITMQ__URL": rabbitmq,
@@ -74,7 +74,7 @@ class Replica:
             process.wait()
 
     def check(self) -> None:
-        """Look whether it still runs.
+        """Check that it still runs.
 
         Raises:
             DemoFailed: it ended by itself; the message has the last lines of its log.
@@ -103,11 +103,11 @@ class Replica:
         return facts is not None and bool(facts["ready"])
 
     def pending(self) -> int | None:
-        """Return how many entries wait in the outbox; None when nobody can say."""
+        """Return the number of entries that wait in the outbox; None: unknown."""
         facts = self.status()
         return None if facts is None else int(facts["outbox"]["pending"])
 
     def is_drained(self) -> bool:
-        """Return whether it is ready and nothing waits."""
+        """Return whether it is ready and its outbox is empty."""
         facts = self.status()
         return facts is not None and bool(facts["ready"]) and facts["outbox"]["pending"] == 0

@@ -24,7 +24,7 @@ class Broker(Protocol):
 
     url: str  # for the listener
     url_to_cut: str  # for the replicator
-    how_it_is_cut: str | None  # None: it cannot be
+    how_it_is_cut: str | None  # None: it cannot be cut
 
     def cut(self) -> None:
         """Take it away."""
@@ -62,7 +62,7 @@ class GivenBroker:
         if not url.tls:
             host, port = url.hosts[0]
             self._link = BrokerLink(host, port)
-            self._link.mend()
+            self._link.restore()
             proxied = replace(url, hosts=(HostPort("127.0.0.1", self._link.port),))
             self.url_to_cut = proxied.reveal()
             self.how_it_is_cut = "the connection of the replicator to RabbitMQ is cut"
@@ -75,7 +75,7 @@ class GivenBroker:
     def bring_back(self) -> None:
         """Forward connections again."""
         if self._link is not None:
-            self._link.mend()
+            self._link.restore()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def given_urls(rethinkdb: str | None, rabbitmq: str | None) -> GivenUrls:
     """Read the two URLs.
 
     Raises:
-        SettingsInvalid: one is none; the message has no piece of it.
+        SettingsInvalid: one is not a URL; the message does not quote it.
     """
     try:
         source = RethinkDBUrl.parse(rethinkdb) if rethinkdb else None
@@ -104,7 +104,7 @@ def given_urls(rethinkdb: str | None, rabbitmq: str | None) -> GivenUrls:
 
 @contextmanager
 def embedded_rethinkdb() -> Iterator[RethinkDBUrl]:
-    """Run the embedded RethinkDB as a process of its own; it also ends when this one does."""
+    """Run the embedded RethinkDB as a process of its own, which never outlives this one."""
     process = subprocess.Popen(
         [sys.executable, "-m", "replicator_sandbox", "--exit-with-parent"],
         stdin=subprocess.PIPE,
@@ -138,7 +138,7 @@ def broker_of(given: RabbitMQUrl | None) -> Iterator[Broker]:
     """Start a private RabbitMQ, or use the given one.
 
     Raises:
-        ServerMissing: none is given, and RabbitMQ is not installed.
+        ServerMissing: no URL is given, and RabbitMQ is not installed.
     """
     if given is None:
         with PrivateRabbitMQ() as node:

@@ -1,4 +1,4 @@
-"""What the demo does, in order, and whether the copy equals the table at its end."""
+"""What the demo does, in order, and the check at its end that the copy equals the table."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything that plays a part."""
+    """Everything that takes part."""
 
     narrator: Narrator
     broker: Broker
@@ -59,13 +59,13 @@ class Stage:
     replica: Replica
 
     def check(self) -> None:
-        """Look whether everybody is still there; raises `DemoFailed`."""
+        """Check that everything still runs; raises `DemoFailed`."""
         self.replica.check()
         if self.writer.error is not None:
             raise DemoFailed(f"the writer failed: {self.writer.error}") from self.writer.error
 
     def figures(self) -> str:
-        """Return how far everybody is, in one line."""
+        """Return the progress of everything, in one line."""
         pending = self.replica.pending()
         waiting = "replicator down" if pending is None else f"{pending:,} wait in the outbox"
         return (
@@ -74,14 +74,14 @@ class Stage:
         )
 
     def pass_time(self, seconds: float, label: str) -> None:
-        """Let everybody work for a while."""
+        """Let everything work for a while."""
         until = time.monotonic() + seconds
         self.narrator.watch(
             self.figures, lambda: time.monotonic() >= until, label=label, check=self.check
         )
 
     def wait_for(self, condition: Callable[[], bool], label: str) -> None:
-        """Wait for something that must come; raises `DemoFailed` when it does not."""
+        """Wait for something that must happen; raises `DemoFailed` if it does not."""
         until = time.monotonic() + _PATIENCE_SECONDS
 
         def check() -> None:
@@ -93,7 +93,7 @@ class Stage:
 
 
 def run_demo(pace: Pace, *, as_json: bool) -> None:
-    """Play the demo; leaves nothing running and nothing behind.
+    """Play the demo; leaves no process running and no files.
 
     Raises:
         DemoFailed: the copy differs, or something did not do what it should.
@@ -122,7 +122,7 @@ def run_demo(pace: Pace, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does: what it started is stopped."""
+    """Let SIGTERM end the demo as Ctrl-C does, so that what it started is stopped."""
 
     def end(_number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -143,7 +143,7 @@ def _set_up(
     *,
     is_shared: bool,
 ) -> Stage:
-    """Make the table, the queue and everybody who works on them."""
+    """Make the table, the queue and everything that works on them."""
     name = f"replicator_demo_{secrets.token_hex(4)}"
     exchange = name if is_shared else "rethinkdb"
     stack.enter_context(_own_database(source, name))
@@ -210,19 +210,19 @@ def _play(stage: Stage, pace: Pace) -> None:
 def _lose_broker(stage: Stage, pace: Pace) -> None:
     narrator, broker = stage.narrator, stage.broker
     if broker.how_it_is_cut is None:
-        narrator.tell("RABBITMQ_URL has TLS: its connection cannot be cut here, this is left out")
+        narrator.tell("skipped: RABBITMQ_URL has TLS, so its connection cannot be cut here")
         return
     narrator.step(f"the broker is lost while the writer goes on: {broker.how_it_is_cut}")
     broker.cut()
     stage.pass_time(pace.seconds * 0.15, "without broker")
     narrator.good("what cannot be published is kept in the outbox")
     narrator.step("the broker comes back")
-    # Also after Ctrl-C it is waited for: a server that is just starting cannot be stopped well.
+    # Wait even after Ctrl-C: a server that is just starting cannot be stopped well.
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(broker.bring_back)
         narrator.watch(stage.figures, coming.done, label="starting")
         coming.result()
-    # Not until nothing waits: the writer goes on, and something always does.
+    # Not until the outbox is empty: the writer goes on, so something always waits.
     stage.wait_for(
         lambda: stage.replica.is_ready() and (stage.replica.pending() or 0) < pace.rate,
         "catching up",
@@ -238,7 +238,7 @@ def _lose_replicator(stage: Stage, pace: Pace) -> None:
     stage.pass_time(pace.seconds * 0.25, "without replicator")
     missed = stage.writer.written - before
     narrator.tell(
-        "nobody saw: "
+        "missed by everyone: "
         + ", ".join(f"{missed[what]:,} {what}" for what in ("created", "updated", "deleted"))
     )
     narrator.step("the replicator starts again and compares the table with what it published")
@@ -257,7 +257,7 @@ def _gaps(stage: Stage) -> list[GapRow]:
 
 
 def _compare(stage: Stage) -> dict[str, Any]:
-    """Compare the copy with the table and tell the figures.
+    """Compare the copy with the table and show the figures.
 
     Raises:
         DemoFailed: they differ.
@@ -309,11 +309,11 @@ def _tell_figures(narrator: Narrator, figures: dict[str, Any], causes: list[str]
                 ", ".join(f"{count:,} {what}" for what, count in written.items()),
             ),
             ("messages received", figures["received"], "by the listener, from a durable queue"),
-            ("of them resent", figures["resent"], "a message id seen before: dropped by it"),
+            ("of them resent", figures["resent"], "with a message id seen before: dropped"),
             (
                 "repaired by resync",
                 sum(repaired.values()),
-                f"{repairs} that nobody saw happen",
+                f"{repairs} that no feed had shown",
             ),
             ("gaps recorded", figures["gaps"], ", ".join(causes) or "none"),
         ],

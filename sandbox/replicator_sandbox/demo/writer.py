@@ -1,4 +1,4 @@
-"""The demo's writer: creates, updates and deletes documents all the time, at a steady rate."""
+"""The demo's writer: creates, updates and deletes documents at a steady rate."""
 
 import random
 import threading
@@ -24,7 +24,7 @@ class Writer:
     """Writes to one table on a thread of its own until it is stopped."""
 
     def __init__(self, url: RethinkDBUrl, database: str, table: str, *, rate: int) -> None:
-        """Name the table; ``rate`` is documents a second."""
+        """Name the table; ``rate`` is in documents a second."""
         self._url = url
         self._table = r.db(database).table(table)
         self._rate = rate
@@ -37,7 +37,7 @@ class Writer:
         self.error: Exception | None = None
 
     def fill(self, count: int) -> None:
-        """Write the documents that are there before anything else starts."""
+        """Write the documents that exist before anything else starts."""
         with connect(self._url) as connection:
             self._create(connection, count)
 
@@ -62,7 +62,7 @@ class Writer:
         begun_at, done = time.monotonic(), 0
         while not self._stop.wait(1 / _BATCHES_PER_SECOND):
             due = int((time.monotonic() - begun_at) * self._rate)
-            # After a pause of the machine, not everything at once.
+            # After the machine has paused, do not catch up all at once.
             count = min(due - done, self._rate)
             done = due
             deletes = min(count // 5, len(self._versions) // 2)

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from replicator_sandbox import floats as doubles
-from replicator_sandbox import pseudo_types
+from replicator_sandbox import floats, pseudo_types
 from replicator_sandbox.datum import PSEUDO_TYPE, Datum, type_name
 from replicator_sandbox.engine import Engine
 from replicator_sandbox.reql_errors import ReqlError, compile_error, logic, resource_limit
@@ -33,7 +32,7 @@ ARRAY_LIMIT = 100_000
 _ARGS = 154
 _MAKE_ARRAY = 2
 _FUNC = 69
-_PLAIN = frozenset({str, bool, type(None), doubles.Double})
+_PLAIN = frozenset({str, bool, type(None), floats.Double})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class Term:
 
     name: str
     run: Callable[["Call"], Value]
-    least: int
-    most: int | None
+    min_arguments: int
+    max_arguments: int | None
     options: frozenset[str]
 
 
@@ -51,13 +50,17 @@ TERMS: dict[int, Term] = {}
 
 
 def term(
-    number: int, name: str, least: int = 0, most: int | None = None, options: str = ""
+    number: int, name: str, minimum: int = 0, maximum: int | None = None, options: str = ""
 ) -> Callable[[Callable[["Call"], Value]], Callable[["Call"], Value]]:
-    """Register a function as the term ``number``; ``most`` -1 means any number of arguments."""
-    limit = None if most == -1 else least if most is None else most
+    """Register a function as the term ``number``.
+
+    It takes ``minimum`` to ``maximum`` arguments: without a maximum, exactly the minimum; -1 means
+    any number from the minimum on.
+    """
+    limit = None if maximum == -1 else minimum if maximum is None else maximum
 
     def register(run: Callable[["Call"], Value]) -> Callable[["Call"], Value]:
-        TERMS[number] = Term(name, run, least, limit, frozenset(options.split()))
+        TERMS[number] = Term(name, run, minimum, limit, frozenset(options.split()))
         return run
 
     return register
@@ -79,7 +82,7 @@ def check_terms(root: Any) -> None:
 
 
 def _checked(item: list[Any]) -> list[Any]:
-    """Check one term and return what of it is still to check."""
+    """Check one term and return those parts of it that are still to be checked."""
     if not 1 <= len(item) <= 3 or type(item[0]) is not int:
         raise compile_error(f"Expected 3 items in array, but found {len(item)}.")
     arguments: list[Any] = item[1] if len(item) > 1 else []
@@ -88,7 +91,7 @@ def _checked(item: list[Any]) -> list[Any]:
     if item[0] == _MAKE_ARRAY:
         return [value for value in arguments if type(value) in (dict, list)]
     if known is None:
-        # A real server words it so for a number that it does not know; the sandbox knows fewer.
+        # A real server says this of a number that it does not know; the sandbox knows fewer.
         raise compile_error(f"Unrecognized TermType: {item[0]}.")
     _check_arity(known, arguments)
     for option in options:
@@ -103,20 +106,22 @@ def _check_arity(known: Term, arguments: list[Any]) -> None:
     if any(type(value) is list and value[:1] == [_ARGS] for value in arguments):
         return
     count = len(arguments)
-    if known.least <= count and (known.most is None or count <= known.most):
+    if known.min_arguments <= count and (
+        known.max_arguments is None or count <= known.max_arguments
+    ):
         return
-    if known.most is None:
-        wanted = counted(known.least, "or more argument")
-    elif known.most == known.least:
-        wanted = counted(known.least, "argument")
+    if known.max_arguments is None:
+        wanted = counted(known.min_arguments, "or more argument")
+    elif known.max_arguments == known.min_arguments:
+        wanted = counted(known.min_arguments, "argument")
     else:
-        wanted = f"between {known.least} and {known.most} arguments"
+        wanted = f"between {known.min_arguments} and {known.max_arguments} arguments"
     raise compile_error(f"Expected {wanted} but found {count}.")
 
 
 @dataclass(slots=True)
 class Query:
-    """One running query: who asks, on what, with which global options (still as terms)."""
+    """One running query: its server, its user, and its global options (still as terms)."""
 
     engine: Engine
     user: str
@@ -124,7 +129,7 @@ class Query:
     has_literals: bool = False
 
     def option(self, name: str) -> Value:
-        """Return the value of a global option, None when it was not given."""
+        """Return the value of a global option; None: it was not given."""
         return self.evaluate(self.options[name], {}) if name in self.options else None
 
     def evaluate(self, item: Any, scope: Scope) -> Value:
@@ -160,7 +165,7 @@ class Query:
         """Return the elements of a stream.
 
         Raises:
-            ReqlError: there are more than an array may hold.
+            ReqlError: there are more than an array may have.
         """
         array = []
         for element in value.data():
@@ -171,7 +176,7 @@ class Query:
 
     @property
     def array_limit(self) -> int:
-        """Return how many elements an array may have."""
+        """Return the number of elements that an array may have."""
         limit = self.option("array_limit")
         return limit if isinstance(limit, int) else ARRAY_LIMIT
 
@@ -184,10 +189,10 @@ class Query:
         )
 
     @staticmethod
-    def number(value: float) -> doubles.Number:
+    def number(value: float) -> floats.Number:
         """Return ``value`` as RethinkDB's number."""
         try:
-            return doubles.number_from(value)
+            return floats.number_from(value)
         except ValueError as err:
             raise logic(f"Non-finite number: {err}") from err
 
@@ -216,7 +221,7 @@ class Query:
 
 
 class Call:
-    """One term at work: gives its arguments, evaluated when asked for."""
+    """One term at work: evaluates its arguments when asked for them."""
 
     __slots__ = ("_options", "arguments", "query", "scope")
 
@@ -287,7 +292,7 @@ class Call:
         return to_sequence(self.query, value)
 
     def option(self, name: str) -> Datum:
-        """Return the option ``name`` as data, None when it was not given."""
+        """Return the option ``name`` as data; None: it was not given."""
         if name not in self._options:
             return None
         try:
@@ -305,12 +310,12 @@ class Call:
         return None
 
     def has_option(self, name: str) -> bool:
-        """Say whether the option ``name`` was given."""
+        """Return whether the option ``name`` was given."""
         return name in self._options
 
     @staticmethod
     def at(place: int | str, error: ReqlError) -> ReqlError:
-        """Return ``error`` with ``place`` (an argument or an option) as what is at fault."""
+        """Return ``error`` with ``place`` (an argument or an option) as the part at fault."""
         error.frames.insert(0, place)
         return error
 

@@ -1,4 +1,4 @@
-"""Which functions a server may run more than once: those without chance or other reads."""
+"""Which functions a server may run more than once: those without randomness or other reads."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ _TABLE, _JAVASCRIPT, _HTTP, _RANDOM, _UUID = 15, 11, 153, 151, 169
 
 
 def is_deterministic(item: Any) -> bool:
-    """Say whether a term gives the same value whenever it is evaluated."""
+    """Return whether a term gives the same value whenever it is evaluated."""
     if isinstance(item, dict):
         return all(is_deterministic(value) for value in item.values())
     if not isinstance(item, list) or not item:

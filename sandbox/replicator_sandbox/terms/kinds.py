@@ -1,4 +1,4 @@
-"""The kinds of values that a term may have beside data."""
+"""The kinds of values that a term may have besides data."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ class RowValue:
 class Sequence:
     """A stream: documents as stored bytes, or data.
 
-    ``table`` is set while the elements are documents that may be written. ``source``, ``span``
-    and ``transforms`` are the way from a table's documents to the elements as long as
-    ``changes`` can follow it; where it cannot, ``source`` is None and ``refusal`` says why.
+    ``table`` is set while the elements are documents that can be written. ``source``, ``span``
+    and ``transforms`` say how the elements follow from a table's documents, as long as ``changes``
+    can do the same; if it cannot, ``source`` is None and ``refusal`` says why.
     """
 
     elements: Iterable[Any]
@@ -101,12 +101,12 @@ class Function:
 
 
 def is_table(value: Value) -> bool:
-    """Say whether ``value`` is a table."""
+    """Return whether ``value`` is a table."""
     return getattr(value, "is_table", False) is True
 
 
 def describe(value: Value) -> str:
-    """Return how an error names a value that is not data."""
+    """Return the name that errors give to a value that is not data."""
     if isinstance(value, DatabaseValue):
         return f'DATABASE:\ndb("{value.name}")'
     if is_table(value):

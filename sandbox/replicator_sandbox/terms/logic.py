@@ -11,7 +11,7 @@ from replicator_sandbox.terms.kinds import Function, Value
 
 
 def is_true(value: Datum) -> bool:
-    """Say whether RethinkDB takes ``value`` for true: all but false and null."""
+    """Return whether ``value`` counts as true: everything except false and null."""
     return value is not False and value is not None
 
 
@@ -39,7 +39,7 @@ _comparison(22, "ge", lambda order: order >= 0)
 
 @term(18, "ne", 2, -1)
 def ne(call: Call) -> Value:
-    """Say whether not all arguments are equal."""
+    """Return whether not all arguments are equal."""
     first = call.datum(0)
     return any(compare(first, call.datum(index)) != 0 for index in range(1, len(call)))
 
@@ -52,7 +52,7 @@ def negate(call: Call) -> Value:
 
 @term(67, "and", 0, -1)
 def conjunction(call: Call) -> Value:
-    """Return the first argument that is not true, else the last."""
+    """Return the first argument that is not true, or the last."""
     value: Datum = True
     for index in range(len(call)):
         value = call.datum(index)
@@ -63,7 +63,7 @@ def conjunction(call: Call) -> Value:
 
 @term(66, "or", 0, -1)
 def disjunction(call: Call) -> Value:
-    """Return the first argument that is true, else the last."""
+    """Return the first argument that is true, or the last."""
     value: Datum = False
     for index in range(len(call)):
         value = call.datum(index)
@@ -74,7 +74,7 @@ def disjunction(call: Call) -> Value:
 
 @term(65, "branch", 3, -1)
 def branch(call: Call) -> Value:
-    """Return the value after the first true test, else the last argument."""
+    """Return the value after the first true test, or the last argument."""
     for index in range(0, len(call) - 1, 2):
         if is_true(call.datum(index)):
             return call.value(index + 1)
@@ -83,7 +83,7 @@ def branch(call: Call) -> Value:
 
 @term(92, "default", 2)
 def default(call: Call) -> Value:
-    """Return the second argument where the first is null or does not exist."""
+    """Return the second argument if the first is null or does not exist."""
     missing: ReqlError | None = None
     try:
         value = call.value(0)

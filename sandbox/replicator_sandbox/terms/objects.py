@@ -44,7 +44,7 @@ def mapped(sequence: Sequence, convert: Callable[[Datum], Datum]) -> Sequence:
         try:
             return encode(convert(decode(document)))
         except ReqlError:
-            return None  # what fails for a document means that it is not in the feed's set
+            return None  # a document for which this fails is not in the feed
 
     return Sequence(
         (convert(item) for item in sequence.data()),
@@ -135,7 +135,7 @@ def _patterns(call: Call) -> Pattern:
 
 
 def plucked(value: Datum, patterns: Pattern) -> Datum:
-    """Return what of an object the paths name."""
+    """Return those parts of an object that the paths name."""
     result: dict[str, Datum] = {}
     for pattern in patterns:
         if isinstance(pattern, str):
@@ -162,7 +162,7 @@ def _pluck_inner(result: dict[str, Datum], name: str, value: Datum, inner: Datum
 
 
 def omitted(value: Datum, patterns: Pattern) -> Datum:
-    """Return an object without what the paths name."""
+    """Return an object without the parts that the paths name."""
     result = dict(value)
     for pattern in patterns:
         if isinstance(pattern, str):
@@ -214,7 +214,7 @@ def without(call: Call) -> Value:
 
 @term(32, "has_fields", 1, -1)
 def has_fields(call: Call) -> Value:
-    """Say whether an object has all the named fields."""
+    """Return whether an object has all the named fields."""
     names = [call.string(index) for index in range(1, len(call))]
     value = call.datum(0)
     return all(value.get(name) is not None for name in names)

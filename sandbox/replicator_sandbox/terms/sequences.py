@@ -32,7 +32,7 @@ def filter_(call: Call) -> Value:
         try:
             return document if matches(decode(document)) else None
         except ReqlError:
-            return None  # what fails for a document means that it is not in the feed's set
+            return None  # a document for which this fails is not in the feed
 
     deterministic = is_deterministic(call.arguments[1])
     return Sequence(
@@ -99,7 +99,7 @@ def count(call: Call) -> Value:
 
 @term(86, "is_empty", 1)
 def is_empty(call: Call) -> Value:
-    """Say whether there is no element."""
+    """Return whether the stream is empty."""
     return next(iter(call.sequence(0).elements), None) is None
 
 
@@ -205,7 +205,7 @@ def _by_key(call: Call, sequence: Sequence) -> Sequence:
 
 
 def no_index(table: Any, name: str) -> ReqlError:
-    """Return the error for an index that does not exist: the sandbox has the primary only."""
+    """Return the error for an index that does not exist: the sandbox has only the primary key."""
     return ReqlError(
         f"Index `{name}` was not found on table `{table.database_name}.{table.name}`.",
         ErrorType.OP_FAILED,
@@ -285,7 +285,7 @@ def distinct(call: Call) -> Value:
 
 @term(93, "contains", 1, -1)
 def contains(call: Call) -> Value:
-    """Say whether all the given values are among the elements."""
+    """Return whether all the given values are among the elements."""
     items: Iterable[Datum] = list(call.sequence(0).data())
     return all(
         any(equal(item, wanted) for item in items)

@@ -193,7 +193,7 @@ def table_list(call: Call) -> Value:
 
 @term(77, "index_list", 1)
 def index_list(call: Call) -> Value:
-    """Return no index: the sandbox has none but the primary key."""
+    """Return an empty list: the sandbox has only the primary key."""
     table_argument(call, 0)
     return []
 
@@ -246,7 +246,7 @@ def wait(call: Call) -> Value:
 
 @term(138, "sync", 1)
 def sync(call: Call) -> Value:
-    """Return at once: there is no disk."""
+    """Return at once: the sandbox has no disk."""
     table_argument(call, 0)
     return {"synced": 1}
 
@@ -277,7 +277,7 @@ def grant(call: Call) -> Value:
         place = value.place if is_table(value) else _place(call, value.name)
     user, changes = call.string(len(call) - 2), call.datum(len(call) - 1)
     if call.query.user != "admin":
-        # Granting writes the system table of permissions, which only its readers may touch.
+        # Granting writes to the system table of permissions, for which one must be able to read it.
         _require(call, "read", (SYSTEM_DATABASE_ID,))
         _require(call, "write", (SYSTEM_DATABASE_ID,))
     change = call.query.engine.accounts.grant(user, place, changes)
@@ -299,7 +299,7 @@ def _check_index(call: Call, found: AnyTable) -> None:
 
 @term(78, "get_all", 1, -1, options="index")
 def get_all(call: Call) -> Value:
-    """Return the documents with these keys; one given twice comes twice."""
+    """Return the documents with these keys; a key given twice gives its document twice."""
     found = table_argument(call, 0)
     _check_index(call, found)
     keys = []
@@ -341,7 +341,7 @@ def _is_closed(call: Call, name: str, *, default: str) -> bool:
 
 
 def _bound(call: Call, index: int, *, closed: bool) -> bytes:
-    """Return the first key at (``closed``) or after the bound that argument ``index`` is."""
+    """Return the first key at (``closed``) or after the bound in argument ``index``."""
     value: Any = call.value(index)
     if isinstance(value, Extremum):
         return LOWEST if value is MINVAL else HIGHEST

@@ -20,7 +20,7 @@ def datum(call: Call) -> Value:
 
 @term(154, "args", 1)
 def args(call: Call) -> Value:
-    """Stand outside of a list of arguments, where ``r.args`` means nothing."""
+    """Refuse ``r.args`` outside of a list of arguments, where it has no meaning."""
     del call
     raise compile_error("r.args is not supported in an order_by or union.")
 
@@ -60,7 +60,7 @@ def funcall(call: Call) -> Value:
 
 @term(12, "error", 0, 1)
 def error(call: Call) -> Value:
-    """Raise the user's error; without a text, the end of a ``default``."""
+    """Raise the user's error; without a text, an error that only ``default`` expects."""
     if not len(call):
         raise ReqlError("Empty ERROR term outside a default block.", ErrorType.NON_EXISTENCE)
     raise ReqlError(call.string(0), ErrorType.USER)
@@ -75,13 +75,13 @@ def now(call: Call) -> Value:
 
 @term(101, "epoch_time", 1)
 def epoch_time(call: Call) -> Value:
-    """Return the time so many seconds after 1970."""
+    """Return the time that is the given number of seconds after 1970."""
     return time_at(_number(call.datum(0)))
 
 
 @term(99, "iso8601", 1, 1, options="default_timezone")
 def iso8601(call: Call) -> Value:
-    """Return the time that a text in ISO 8601 means; drivers send their dates so."""
+    """Return the time that a text in ISO 8601 means; drivers send dates in this form."""
     text = call.string(0)
     try:
         parsed = datetime.fromisoformat(text)
@@ -116,7 +116,7 @@ def to_epoch_time(call: Call) -> Value:
 
 @term(169, "uuid", 0, 1)
 def make_uuid(call: Call) -> Value:
-    """Return a random UUID, or the one that a name always gets."""
+    """Return a random UUID, or the one that belongs to a name."""
     if not len(call):
         return str(uuid.uuid4())
     # The namespace is the server's own constant, so that one name gives one UUID everywhere.
@@ -161,7 +161,7 @@ def number_range(call: Call) -> Value:
 
 
 class Extremum:
-    """A bound of ``between`` that is no key."""
+    """A bound of ``between`` that is not a key."""
 
     is_extremum = True
 

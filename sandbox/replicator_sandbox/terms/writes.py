@@ -31,7 +31,7 @@ from replicator_sandbox.terms.kinds import (
 from replicator_sandbox.terms.tables import table_argument
 
 Compute = Callable[[Datum], Datum]
-"""From the old document, or None, to the new one, or None."""
+"""Makes the new document, or None, of the old one, or None."""
 
 _WRITE_OPTIONS = "return_changes durability non_atomic ignore_write_hook"
 
@@ -102,7 +102,7 @@ def _start(call: Call, table: AnyTable) -> WriteResult:
 def replace_one(
     result: WriteResult, table: AnyTable, key: bytes, key_value: Datum, compute: Compute
 ) -> None:
-    """Replace one document by what ``compute`` makes of it, and count that."""
+    """Replace one document by what ``compute`` makes of it, and count the outcome."""
     old_text = table.read_to_write(key)
     try:
         old = _read(old_text)
@@ -132,7 +132,7 @@ def _commit(
 
 
 def _check_document(primary_key: str, old: Datum, key_value: Datum, new: Datum) -> None:
-    """Refuse what is no document, has no primary key, or another one than before."""
+    """Refuse a value that is not a document, or has no primary key, or another one than before."""
     if type_name(new) != "OBJECT":
         raise logic(
             f"Inserted value must be an OBJECT (got {type_name(new)}):\n{pretty_datum(new)}"
@@ -213,7 +213,7 @@ def _insert_one(
 
 
 def _resolution(call: Call, primary_key: str, document: Datum, conflict: str | Function) -> Compute:
-    """Return what an insert makes of the document that is there already."""
+    """Return what an insert makes of a document that is already there."""
 
     def resolve(old: Datum) -> Datum:
         if isinstance(conflict, Function):
@@ -231,7 +231,7 @@ def _resolution(call: Call, primary_key: str, document: Datum, conflict: str | F
 
 
 def _targets(call: Call) -> tuple[AnyTable, list[tuple[bytes, Datum]]]:
-    """Return the table and the keys of the documents that a write is about."""
+    """Return the table and the keys of the documents to be written."""
     value = call.value(0)
     if isinstance(value, RowValue):
         return value.table, [(value.key, value.key_value)]
