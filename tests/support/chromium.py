@@ -23,7 +23,7 @@ PATIENCE = 60
 
 
 def find_chromium() -> str:
-    """Return the program; else skip, and in CI fail."""
+    """Return the program; without it skip, or fail in CI."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if (path := shutil.which(name)) is not None:
             return path
@@ -34,7 +34,7 @@ def find_chromium() -> str:
 
 
 class Chromium:
-    """A browser with one page; ended with the block, and everything that it started."""
+    """A browser with one page; it ends with the block, and everything that it started."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -42,7 +42,7 @@ class Chromium:
         self._session = ""
         self._received = b""
         self.events: list[tuple[str, Any]] = []
-        """What the page told, oldest first: the name of an event, and its parameters."""
+        """What the page reported, oldest first: the name of an event, and its parameters."""
 
     def __enter__(self) -> Self:
         for_browser, self._to_browser = os.pipe()
@@ -51,7 +51,7 @@ class Chromium:
         command += [f"--user-data-dir={self._directory / 'profile'}", "--no-first-run"]
         command += ["--no-sandbox", "--disable-dev-shm-usage", "--disable-component-update"]
         command += ["--disable-background-networking", "--disable-sync", "about:blank"]
-        # The shell puts the two pipes where the protocol wants them, whatever their numbers are.
+        # The shell gives the two pipes the numbers that the protocol demands.
         shuffle = f'exec "$@" 3<&{for_browser} 4>&{of_browser}'
         with (self._directory / "chromium.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Chromium:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A group of its own: its children end with it, whatever becomes of it.
+                # A group of its own, so that its children end with it in any case.
                 start_new_session=True,
             )
         os.close(for_browser)
@@ -90,7 +90,7 @@ class Chromium:
     # The protocol.
 
     def do(self, method: str, **parameters: Any) -> Any:
-        """Do a command and return its result."""
+        """Run a command and return its result."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -104,7 +104,7 @@ class Chromium:
                 return message["result"]
 
     def _receive(self, deadline: float) -> Any:
-        """Return the next message; events are kept as well."""
+        """Return the next message; events are kept too."""
         while b"\0" not in self._received:
             left = deadline - time.monotonic()
             assert left > 0, f"chromium does not answer: {self._log()}"
@@ -141,20 +141,20 @@ class Chromium:
         return answer["result"].get("value")
 
     def text(self) -> str:
-        """Return what a person can read, without JavaScript of the page."""
+        """Return what a person can read, without running the page's JavaScript."""
         text = self.ask("document.body.innerText")
         assert isinstance(text, str)
         return text
 
     def complaints(self) -> list[str]:
         """Return what a developer's console would show: policy, errors, exceptions."""
-        self.ask("0")  # lets the events come that are under way
+        self.ask("0")  # receives the events that are on their way
         found = [each["entry"]["text"] for name, each in self.events if name == "Log.entryAdded"]
         found += [str(each) for name, each in self.events if name == "Runtime.exceptionThrown"]
         return found
 
     def requested(self) -> list[str]:
-        """Return the URLs that were asked for since the page was opened."""
+        """Return the URLs that were requested since the page was opened."""
         return [
             each["request"]["url"]
             for name, each in self.events
@@ -166,7 +166,7 @@ class Chromium:
         return base64.b64decode(self.do("Page.captureScreenshot", format="png")["data"])
 
     def resize(self, width: int, height: int, *, is_phone: bool = False) -> None:
-        """Make the window, or a phone's screen, so large."""
+        """Set the size of the window, or of a phone's screen."""
         self.do(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -181,7 +181,7 @@ class Chromium:
         self.do("Emulation.setEmulatedMedia", features=media)
 
     def accessibility(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Return what a screen reader is told: role, name and properties of each node."""
+        """Return what a screen reader gets: role, name and properties of each node."""
         nodes = self.do("Accessibility.getFullAXTree")["nodes"]
         return [
             (

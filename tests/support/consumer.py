@@ -53,10 +53,9 @@ class Message(NamedTuple):
 
 
 class Consumer:
-    """Consumes a durable queue on a thread of its own, and connects again when it has to.
+    """Consumes a durable queue on a thread of its own, and reconnects when necessary.
 
-    The copy keeps the newest entry of each document and drops what is stale, as the contract of
-    the messages asks of a consumer.
+    The copy keeps the newest entry of each document and drops stale ones, as consumers should.
     """
 
     def __init__(
@@ -111,12 +110,12 @@ class Consumer:
         return [message for message in self.history if self._identity(message) == wanted]
 
     def wait_for(self, condition: Callable[[Self], bool], seconds: float = 20) -> None:
-        """Wait for a condition, which is looked at again after each message."""
+        """Wait for a condition, which is checked again after each message."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while not condition(self):
                 left = deadline - time.monotonic()
-                assert left > 0, f"not in time; {len(self._history)} messages came"
+                assert left > 0, f"not in time; {len(self._history)} messages arrived"
                 self._changed.wait(left)
 
     def wait_for_count(self, count: int, seconds: float = 20) -> list[Message]:

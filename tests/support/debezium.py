@@ -1,7 +1,7 @@
 """The schema of Debezium's change events, as its documentation describes them.
 
 "Change event values" of the connectors' pages: an envelope of before, after, op, source, ts_ms and
-transaction, in JSON without an embedded schema; a source of what all connectors have in common.
+transaction, in JSON without an embedded schema; its source has what all connectors share.
 """
 
 from typing import Any, Final

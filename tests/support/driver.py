@@ -1,4 +1,4 @@
-"""The real driver over a simulated socket: what a test needs in order to play the server."""
+"""The real driver over a simulated socket, so that a test can play the server."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ CONTINUE: int = Query.QueryType.CONTINUE
 
 
 class SimulatedSocket:
-    """Stands in for the driver's own wrapper of a socket; `sent` and `wait` are the test's."""
+    """Replaces the driver's own wrapper of a socket; tests override `sent` and `wait`."""
 
     host, port = "127.0.0.1", 28015
 
@@ -24,7 +24,7 @@ class SimulatedSocket:
         self.is_closed = False
 
     def sent(self, kind: int, token: int) -> None:
-        """Take a request."""
+        """Receive a request."""
 
     def wait(self) -> bool:
         """Let time pass while the driver waits. Returns whether it may go on waiting."""
@@ -53,13 +53,13 @@ class SimulatedSocket:
         self.is_closed = True
 
     def respond(self, token: int, kind: int, elements: list[Any]) -> None:
-        """Let a response arrive."""
+        """Make a response arrive."""
         body = json.dumps({"t": kind, "e": 4100000, "r": elements}).encode()
         self.received += struct.pack("<QL", token, len(body)) + body
 
 
 def connection_over(wrapper: SimulatedSocket) -> Any:
-    """Return a connection of the driver's that is open over a simulated socket."""
+    """Return an open connection of the driver over a simulated socket."""
     connection = net.DefaultConnection(
         wrapper.host, wrapper.port, None, None, "admin", "", 20, {}, 10
     )

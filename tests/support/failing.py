@@ -1,4 +1,4 @@
-"""The connection of an SQLite outbox, on which a statement can be made to fail."""
+"""The connection of an SQLite outbox, whose statements can be made to fail."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Failure:
-    """Statements that are to fail: those with these numbers, counted from 1."""
+    """The statements that must fail: those with these numbers, counted from 1."""
 
     def __init__(self, failing: range, code: int, kind: type[BaseException]) -> None:
         self.statements = 0
@@ -27,7 +27,7 @@ class Failure:
 
 
 class FailingConnection:
-    """Counts the statements of a connection, and lets one fail before it does anything."""
+    """Counts the statements of a connection, and makes one fail before it does anything."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -42,7 +42,7 @@ class FailingConnection:
         code: int = sqlite3.SQLITE_FULL,
         kind: type[BaseException] = sqlite3.OperationalError,
     ) -> Iterator[Failure]:
-        """Let the Nth statement within the block fail, and some that follow; None to count only."""
+        """Make ``many`` statements fail, from the Nth in the block on; None: only count them."""
         failing = range(0) if statement is None else range(statement, statement + many)
         self._failure = Failure(failing, code, kind)
         try:

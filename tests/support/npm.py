@@ -9,10 +9,10 @@ import pytest
 
 
 def npm_directory(package: str, version: str) -> Path:
-    """Return a directory whose ``node_modules`` holds the package; else skip, and in CI fail."""
+    """Return a directory whose ``node_modules`` has the package; else skip, or fail in CI."""
     give_up = pytest.fail if os.environ.get("CI") else pytest.skip
     if shutil.which("node") is None or shutil.which("npm") is None:
-        give_up(f"no node and npm: {package} cannot run")
+        give_up(f"node and npm are missing: {package} cannot run")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "replicator" / f"npm-{package}-{version}"
     if not (directory / "node_modules" / package).is_dir():

@@ -1,4 +1,4 @@
-"""A service that is made up, for tests of what the HTTP server shows."""
+"""A fake service, for tests of what the HTTP server shows."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def feed_of(table: str, state: str = "ready", **changed: Any) -> dict[str, Any]:
 
 
 class FakeService:
-    """A service whose state the test sets; all is well at first."""
+    """A service whose state the test sets; at first all is well."""
 
     def __init__(self) -> None:
         self.is_live = self.is_ready = True

@@ -34,7 +34,7 @@ TABLE = TableName("db", "t")
 
 
 class FakeSink:
-    """A publisher that only takes notes."""
+    """A publisher that only records what it gets."""
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room
@@ -93,11 +93,11 @@ class Outbox:
             self.open_channel()
 
     def open_channel(self) -> None:
-        """Let the publisher ask for its first reading."""
+        """Make the publisher ask for its first reading."""
         self.store.step(Work([], [Outcomes(reading=self.sink.reading)]), self.now)
 
     def read_again(self) -> None:
-        """Let the publisher forget what it has, as after a lost channel, and ask again."""
+        """Make the publisher forget what it has, as after a lost channel, and ask again."""
         self.sink.reading += 1
         self.open_channel()
 
@@ -108,7 +108,7 @@ class Outbox:
     def restart(
         self, *tables: TableSettings, room: int = 1_000_000, has_channel: bool = True
     ) -> "Outbox":
-        """Return the next process's store: this one died without a word."""
+        """Return the next process's store, as after a crash of this one."""
         self.close()
         return Outbox(
             self.path,
@@ -120,13 +120,13 @@ class Outbox:
         )
 
     def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:
-        """Do one step with those items, a second after the last one."""
+        """Do one step with these items, a second after the last one."""
         self.now += SECOND
         self.store.step(Work(list(items), list(outcomes)), self.now)
         self._compare_kept()
 
     def _compare_kept(self) -> None:
-        """Check that the outbox has each feed as the store believes: it writes differences."""
+        """Check that the outbox has the feeds as the store has them: it saves only differences."""
         kept = self.store._memory.kept
         assert set(kept) == set(self.store.status.feeds)
         with self.engine.connect() as connection:
@@ -187,7 +187,7 @@ def table(
 
 @contextlib.contextmanager
 def outbox(path: Path, *tables: TableSettings, **options: Any) -> Iterator[Outbox]:
-    """Open an outbox in a directory and close it in the end."""
+    """Open an outbox in a directory, and close it at the end."""
     opened = Outbox(path / "outbox.db", *tables, **options)
     try:
         yield opened

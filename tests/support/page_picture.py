@@ -1,6 +1,6 @@
 """Makes the picture of the page: ``python -m tests.support.page_picture docs/page.png``.
 
-The service in it is made up, so that the picture shows more than a calm day has to show.
+It shows a fake service, because on a calm day there is little to see.
 """
 
 import math
@@ -35,7 +35,7 @@ def busy_service() -> FakeService:
         "max_bytes": 4 * 1024**3,
     }
     service.broker = {**(service.broker or {}), "in_flight": 41}
-    # A rise of ten minutes while RabbitMQ is away, and its end.
+    # It rises for ten minutes while RabbitMQ is away, then falls.
     outage = [max(0, 420 * (turn - 150)) if turn < 210 else 0 for turn in range(240)]
     drain = [int(25_200 * math.exp(-turn / 12)) for turn in range(120)]
     calm = [40 + turn * 7919 % 60 for turn in range(360)]

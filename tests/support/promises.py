@@ -23,7 +23,7 @@ def assert_order_is_kept(consumer: Consumer) -> None:
 def wait_for_equality(
     consumer: Consumer, connection: Any, database: str, seconds: float = 60
 ) -> None:
-    """G2: the copy that was built from messages alone equals the table."""
+    """G2: the copy, built from messages alone, equals the table."""
     wait_until(
         lambda: consumer.documents("mytable") == truth(connection, database),
         seconds,

@@ -1,6 +1,6 @@
 """A TCP proxy that fails on demand: the network between the replicator and a server.
 
-The calls may come from any thread and have taken effect when they return.
+Any thread may call it; each call has taken effect when it returns.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 Direction = Literal["both", "to_server", "to_client"]
 
 _CHUNK = 65536
-# So much is read, and so acknowledged, from a peer that nobody forwards anything for.
+# The bytes to read, and so to acknowledge, from a peer whose data is not forwarded.
 _HELD_BYTES = 64 * 2**20
 _CALL_SECONDS = 10
 _CONNECT_SECONDS = 5
@@ -28,7 +28,7 @@ _Link = tuple[asyncio.StreamWriter, asyncio.StreamWriter]  # to the client, to t
 
 
 class _Way:
-    """What happens to the bytes of one direction."""
+    """What happens to the bytes in one direction."""
 
     def __init__(self) -> None:
         self.is_open = asyncio.Event()
@@ -67,7 +67,7 @@ class TcpProxy:
 
     @property
     def open_connections(self) -> int:
-        """How many clients are connected through the proxy now."""
+        """The number of clients that are connected through the proxy."""
         return len(self._links)
 
     def cut(self) -> None:
@@ -75,14 +75,14 @@ class TcpProxy:
         self._call(self._cut)
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open stay."""
+        """Refuse new connections; open ones stay open."""
         self._call(self._stop_listening)
 
     def abandon(self) -> None:
-        """Reset the clients' ends of all connections; the server never hears of it.
+        """Reset the clients' ends of all connections; the server does not notice.
 
-        The server's ends stay open and silent, as after a machine lost its power. What they
-        still send is dropped; they are closed with the proxy, or by the server.
+        The server's ends stay open and silent, as when a machine has lost its power. What the
+        server still sends is dropped; they are closed with the proxy, or by the server.
         """
         self._call(self._abandon)
 
@@ -94,7 +94,7 @@ class TcpProxy:
         self._change(direction, lambda way: way.is_open.clear())
 
     def cut_after(self, count: int, direction: Direction = "to_client") -> None:
-        """Forward so many more bytes, then close the connection in the middle of a message."""
+        """Forward ``count`` more bytes, then close the connection in the middle of a message."""
         self._change(direction, lambda way: setattr(way, "bytes_until_cut", count))
 
     def slow(self, bytes_per_second: int, direction: Direction = "both") -> None:
@@ -132,7 +132,8 @@ class TcpProxy:
         self._is_up.set()
         await self._end.wait()
         await self._stop_listening()
-        # Order matters: a connection that is still being made would come after the cut, and stay.
+        # Order matters: a connection that is still being made would be open after the cut, and
+        # stay open.
         await asyncio.gather(*self._connecting)
         await self._cut()
         for pump in self._pumps:
@@ -162,7 +163,7 @@ class TcpProxy:
 
     async def _connect(self, client: socket.socket) -> None:
         server: _Stream | None = None
-        with contextlib.suppress(OSError):  # also of the timeout
+        with contextlib.suppress(OSError):  # including a timeout
             async with asyncio.timeout(_CONNECT_SECONDS):
                 server = await asyncio.open_connection(*self._target, limit=_HELD_BYTES)
         questions, to_client = await asyncio.open_connection(sock=client, limit=_HELD_BYTES)
@@ -190,7 +191,7 @@ class TcpProxy:
         self._abandoned.clear()
 
     async def _abandon(self) -> None:
-        self._accepted.clear()  # what is being made is reset, both ends
+        self._accepted.clear()  # connections that are being made are reset at both ends
         for to_client, to_server in self._links:
             self._abandoned.add(to_server)
             _reset(to_client)
@@ -210,7 +211,7 @@ class TcpProxy:
     async def _forward(
         self, data: bytes, sink: asyncio.StreamWriter, way: _Way, link: _Link
     ) -> bytes:
-        """Forward what may go now; give what is left."""
+        """Forward what may go now; returns the rest."""
         size = len(data)
         if way.bytes_per_second is not None:
             size = min(size, max(1, way.bytes_per_second // 20))

@@ -62,9 +62,9 @@ def make_entries(count: int, *, keys: int, first: int = 1) -> list[Entry]:
 
 
 class Outbox:
-    """What the store does for a publisher: commits its reports, and hands entries over in order.
+    """Does what the store does for a publisher: commits reports, and hands entries over in order.
 
-    On a thread of its own, as the store is.
+    On a thread of its own, like the store.
     """
 
     def __init__(self, reports: Sequence[Outcomes]) -> None:
@@ -81,12 +81,12 @@ class Outbox:
             self._pending |= {entry.number: entry for entry in entries}
 
     def park(self, numbers: Iterable[int]) -> None:
-        """Park entries as an operator does; `forget` is to follow."""
+        """Park entries as an operator does; to be followed by `forget`."""
         with self._lock:
             self._parked |= {n: self._pending.pop(n) for n in numbers if n in self._pending}
 
     def redrive(self) -> None:
-        """Redrive all that is parked; `forget` is to follow."""
+        """Redrive all parked entries; to be followed by `forget`."""
         with self._lock:
             self._pending |= self._parked
             self._parked.clear()
@@ -111,7 +111,7 @@ class Outbox:
 
 
 class RunningPublisher:
-    """Runs a `Publisher`; whatever it reports is kept. On exit it is stopped and has ended."""
+    """Runs a `Publisher`, and keeps whatever it reports. On exit it is stopped and has ended."""
 
     def __init__(self, broker: str | Broker, **publication: Any) -> None:
         self.metrics = Metrics()
@@ -170,7 +170,7 @@ class RunningPublisher:
         return [failure for report in list(self.reports) for failure in report.parked]
 
     def offer(self, entries: Sequence[Entry]) -> None:
-        """Commit entries, and wait until they are handed over while there is a connection."""
+        """Commit entries, and wait until they are handed over, if there is a connection."""
         self.outbox.add(entries)
         wait_until(
             lambda: self.outbox.is_handed_over or not self.publisher.status().is_connected,

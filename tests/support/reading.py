@@ -1,4 +1,4 @@
-"""A reader on its own thread, with a list in the place of the store."""
+"""A reader on its own thread, with a list instead of the store."""
 
 import json
 import threading
@@ -28,8 +28,8 @@ _JOIN_SECONDS = 10
 
 
 def make_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a reader notice within a second what it else gives a minute."""
-    # Fractions of two: idle turns are added up and compared.
+    """Make a reader notice within a second what otherwise takes a minute."""
+    # Powers of two: idle turns are added up and compared.
     monkeypatch.setattr(reader, "_WAIT_SECONDS", 0.125)
     monkeypatch.setattr(reader, "_PING_AFTER_SECONDS", 0.25)
     monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.05, 0.2))
@@ -57,7 +57,7 @@ def server_of(server: RethinkServer, **changes: Any) -> Server:
 
 
 class ListSink:
-    """Keeps what it is handed; while it is held, whoever hands over waits."""
+    """Keeps what it gets; while it is held, `put` waits."""
 
     def __init__(self) -> None:
         self.items: list[FeedItem] = []
@@ -145,7 +145,7 @@ class RunningReader:
         return [change for batch in batches for change in batch.changes]
 
     def documents(self, primary_key: str = "id") -> dict[str, Any]:
-        """Return what the last snapshot and the changes after it make of the table."""
+        """Return the table as the last snapshot and the changes after it describe it."""
         items = list(self.sink.items)
         last = max((n for n, item in enumerate(items) if isinstance(item, FeedOpened)), default=0)
         found: dict[str, Any] = {}
@@ -159,7 +159,7 @@ class RunningReader:
         return found
 
     def wait_until_ready(self, times: int = 1, seconds: float = 20) -> None:
-        """Wait until so many snapshots were read to their end."""
+        """Wait until ``times`` snapshots were read completely."""
         wait_until(lambda: len(self.snapshots) >= times, seconds, f"{times} snapshots")
 
     def wait_for_changes(self, count: int, seconds: float = 20) -> list[Change]:
@@ -167,8 +167,8 @@ class RunningReader:
         return self.changes
 
     def wait_until_closed(self, times: int = 1, seconds: float = 20) -> FeedClosed:
-        """Wait until the feed was lost so often; return the last time."""
-        wait_until(lambda: len(self.closed) >= times, seconds, f"the {times}. loss")
+        """Wait until the feed was lost ``times`` times; returns the last loss."""
+        wait_until(lambda: len(self.closed) >= times, seconds, f"loss number {times}")
         return self.closed[times - 1]
 
     def wait_for_refusal(self, seconds: float = 20) -> PermanentError:

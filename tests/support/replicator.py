@@ -1,4 +1,4 @@
-"""A real replicator process: started, asked over HTTP, stopped and killed by tests."""
+"""A real replicator process, which tests start, ask over HTTP, stop and kill."""
 
 import http.client
 import json
@@ -65,7 +65,7 @@ class ReplicatorProcess:
         return self.get("readyz")[0] == 200
 
     def get(self, path: str, timeout: float = 5) -> tuple[int, Any]:
-        """Return status and body of a request; status 0 when nothing answers."""
+        """Return status and body of a request; status 0: nothing answers."""
         try:
             with urllib.request.urlopen(f"http://{self.http}/{path}", timeout=timeout) as reply:
                 status, body = reply.status, reply.read()

@@ -1,6 +1,6 @@
 """A real RethinkDB server for tests: started on free loopback ports, always stopped.
 
-`find_rethinkdb` says whether there is one; tests that need it skip where there is none.
+`find_rethinkdb` finds the program; tests that need it are skipped without it.
 """
 
 import os
@@ -22,15 +22,15 @@ _STOP_SECONDS = 20
 
 
 def find_rethinkdb() -> str | None:
-    """Return the path of the ``rethinkdb`` program, None when there is none on PATH."""
+    """Return the path of the ``rethinkdb`` program; None if it is not on PATH."""
     return shutil.which("rethinkdb")
 
 
 def driver_socket(connection: Any) -> socket.socket:
     """Return the socket of a driver's connection, for the test to close.
 
-    The driver forgets its socket without closing it when the server has hung up first, which
-    a test sees as a ResourceWarning at some later time.
+    If the server has hung up first, the driver forgets its socket without closing it, which a test
+    sees as a ResourceWarning at some later time.
     """
     found: socket.socket = connection._instance._socket._socket
     return found
@@ -70,7 +70,7 @@ class RealRethinkDB:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is alive; a frozen one is."""
+        """Whether the process is alive, even if frozen."""
         return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class RealRethinkDB:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         program = find_rethinkdb()
-        assert program is not None, "there is no rethinkdb program on PATH"
+        assert program is not None, "the program rethinkdb is not on PATH"
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="replicator-rethinkdb-")
         data = Path(self._directory.name) / "data"
@@ -129,19 +129,19 @@ class RealRethinkDB:
         return (Path(self._directory.name) / "log").read_text(errors="replace")
 
     def stop(self) -> None:
-        """End the process in an orderly way; the data stay."""
+        """End the process in an orderly way; its data stays."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """End the process as a crash does (SIGKILL); the data that were on disk stay."""
+        """End the process as a crash does (SIGKILL); what is on disk stays."""
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop the process without ending it: its kernel still acknowledges packets."""
+        """Stop the process without ending it: the kernel still acknowledges packets."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:

@@ -1,4 +1,4 @@
-"""What `/metrics` has: every sample of the program, with the labels that it can have."""
+"""What `/metrics` shows: every sample of the program, with the labels that it can have."""
 
 from replicator.metrics import Metrics
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from rethinkdb import r
 
 USED: set[str] = set()
-"""The servers that this session ran against, for its last lines."""
+"""The servers that this session used, for its last lines."""
 
 
 @dataclass(frozen=True)

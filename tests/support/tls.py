@@ -27,7 +27,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """``server`` is for localhost and 127.0.0.1, ``elsewhere`` for a host that nobody has."""
+    """``server`` is for localhost and 127.0.0.1, ``elsewhere`` for a host that does not exist."""
 
     ca: Certificate
     other_ca: Certificate
@@ -36,7 +36,7 @@ class Certificates:
     client: Certificate
 
     def of_server(self, certificate: Certificate | None = None) -> TlsFiles:
-        """What a server needs to show a certificate and to check its clients' ones."""
+        """What a server needs to show a certificate and to check those of its clients."""
         shown = certificate or self.server
         return TlsFiles(ca=self.ca.cert, cert=shown.cert, key=shown.key)
 
@@ -75,7 +75,7 @@ def _make(
 ) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     config = directory / f"{name}.cnf"
-    # A configuration of our own: the system's adds extensions that differ between systems.
+    # A configuration of our own: those of different systems add different extensions.
     config.write_text(
         "[req]\nprompt = no\ndistinguished_name = subject\nx509_extensions = extensions\n"
         f"[subject]\nCN = {subject}\n[extensions]{extensions}"

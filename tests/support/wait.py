@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 def wait_until(
     condition: Callable[[], Result], deadline_seconds: float = 10, what: str = "the condition"
 ) -> Result:
-    """Return the first true result of ``condition``; fail the test when none comes in time."""
+    """Return the first true result of ``condition``; fail the test if it takes too long."""
     deadline = time.monotonic() + deadline_seconds
     while True:
         result = condition()

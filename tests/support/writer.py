@@ -11,7 +11,7 @@ from tests.support.servers import RethinkServer
 
 
 class Writer:
-    """Writes on a thread of its own; what it did follows from the seed, when does not."""
+    """Writes on a thread of its own; the seed determines what it writes, but not when."""
 
     def __init__(self, server: RethinkServer, database: str, *, seed: int, keys: int = 200) -> None:
         self._connection = server.connect()
@@ -46,7 +46,7 @@ class Writer:
             self.error = err
 
     def _write(self) -> None:
-        # A few keys are hot, so that many versions of one document are under way at once.
+        # A few keys are hot, so that many versions of one document are on their way at once.
         key = self._random.randrange(self._keys) if self._random.random() < 0.7 else 0
         action = self._random.random()
         document = {"id": key, "n": self.writes, "text": "x" * self._random.randrange(300)}

@@ -105,17 +105,15 @@ def _checked(item: list[Any]) -> list[Any]:
 def _check_arity(known: Term, arguments: list[Any]) -> None:
     if any(type(value) is list and value[:1] == [_ARGS] for value in arguments):
         return
-    count = len(arguments)
-    if known.min_arguments <= count and (
-        known.max_arguments is None or count <= known.max_arguments
-    ):
+    count, minimum, maximum = len(arguments), known.min_arguments, known.max_arguments
+    if minimum <= count and (maximum is None or count <= maximum):
         return
-    if known.max_arguments is None:
-        wanted = counted(known.min_arguments, "or more argument")
-    elif known.max_arguments == known.min_arguments:
-        wanted = counted(known.min_arguments, "argument")
+    if maximum is None:
+        wanted = counted(minimum, "or more argument")
+    elif maximum == minimum:
+        wanted = counted(minimum, "argument")
     else:
-        wanted = f"between {known.min_arguments} and {known.max_arguments} arguments"
+        wanted = f"between {minimum} and {maximum} arguments"
     raise compile_error(f"Expected {wanted} but found {count}.")
 
 
