@@ -39,6 +39,7 @@ class EntrySink(Protocol):
         """Forget everything except what is in flight, and ask for a new reading; never waits.
 
         To be called after an operator's order. What is in flight cannot be called back, but it is
-        not sent again unless the new reading contains it.
+        not sent a second time while its answer is awaited; refused, it is sent again only if the
+        outbox still has it as pending.
         """
         ...

@@ -8,7 +8,7 @@ entry overtake, and the first deliveries of a document are in order whatever the
 Each document has a queue of its entries in the order of their numbers. The first one is
 
     ready ──take──▶ in flight ──confirm──▶ settled: the next of the document is ready
-      ▲               │    └─ returned, or refused for good ──▶ settled, or parked by the caller
+      ▲               │    └─ returned ──▶ settled, or parked by the caller
       └── due ── refused ◀─ nack, or returned and held
 
 Entries come in readings. A reading is one pass over the pending entries of the outbox, from the

@@ -5,7 +5,8 @@ the commands and for the start of the service. A command reads and writes with S
 the connection that it gets, because every database has the tables of `replicator.outbox.schema`.
 `replicator.outbox.opening` chooses the database by the URL.
 
-The store reads without a transaction, because nobody else writes the index, the feeds or the gaps.
+The store reads without a transaction, because nobody else writes the index, the gaps, or what it
+reads of feeds (a command may set ``absorb_changed``, which is read when a feed is registered).
 What it decides is one `Step`, which is committed whole or not at all. Commands, in other processes,
 change the states of entries, delete some, and append orders: that is why `Outbox.commit` returns
 what it found.
@@ -163,7 +164,7 @@ class Outbox(Protocol):
     def page(self, after: int, *, max_entries: int, max_bytes: int) -> EntryPage:
         """Read pending entries with higher numbers than ``after``, in the order of their numbers.
 
-        Stops after the entry that exceeds ``max_bytes``, so one always comes.
+        Stops after the entry with which the bodies reach ``max_bytes``, so one always comes.
         """
         ...
 

@@ -1,7 +1,8 @@
 """Decides what the items of one step mean: the way from a feed to the outbox.
 
 Nothing is written here. What the store knew after its last commit is immutable: a step is decided
-on copies, which are kept only once it is committed. So a step whose commit failed (disk full,
+on copies, which are kept only once it is committed; only the marks of what a snapshot has seen are
+shared, and marking twice does no harm. So a step whose commit failed (disk full,
 locked) is decided again from the same items, with the same result.
 """
 
@@ -49,7 +50,7 @@ class Memory(NamedTuple):
     """What the store knows after a commit; never changed."""
 
     feeds: Mapping[int, Feed]
-    kept: Mapping[int, Feed]  # as the outbox has them; only their progress may be older
+    kept: Mapping[int, Feed]  # as the outbox has them: progress and pauses are saved now and then
     last_entry: int
     next_row_id: int
 
