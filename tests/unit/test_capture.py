@@ -58,65 +58,6 @@ def test_a_live_change_is_captured_after_the_snapshot(box: Outbox) -> None:
     assert box.rows("SELECT count(*) FROM documents") == [(1,)]
 
 
-def test_a_document_that_comes_in_several_batches_of_one_step_has_one_row(box: Outbox) -> None:
-    snapshot(box, A1)
-    row = box.rows("SELECT id, key FROM documents")
-    box.step(
-        box.batch(change(A1, A2), add(B1)),
-        box.batch(change(A2, A1), remove(B1)),
-        box.batch(add(B1), add(C1)),
-        box.batch(remove(C1)),
-    )
-
-    assert [op for op, _, _ in box.sink.said()[1:]] == [
-        *("update", "create", "update", "delete", "create", "create", "delete"),
-    ]
-    assert box.sink.numbers == list(range(1, 9))
-    keys = box.rows("SELECT id, key FROM documents ORDER BY key")
-    assert keys[0] == row[0]
-    assert [key for _, key in keys] == ['"a"', '"b"']
-    again = box.restart(room=0)
-    snapshot(again, A1, B1)
-    assert again.rows("SELECT max(id) FROM entries") == [(8,)], "the index has the last states"
-    again.close()
-
-
-def test_a_document_that_is_read_deleted_and_made_again_in_one_step_is_not_a_delete(
-    box: Outbox,
-) -> None:
-    snapshot(box, A1)
-    box.step(box.closed())
-    box.step(
-        box.opened(),
-        box.batch(initial(A1)),
-        box.batch(remove(A1)),
-        box.batch(add(A2)),
-        box.ready(),
-    )
-
-    assert [op for op, _, _ in box.sink.said()[1:]] == ["delete", "create"]
-    assert box.rows("SELECT key FROM documents") == [('"a"',)]
-    assert gaps(box) == [("disconnect", 0, 0, 0, 0)]
-
-
-def test_documents_of_two_tables_with_the_same_keys_have_rows_of_their_own(tmp_path: Path) -> None:
-    names = [table()._replace(name=table().name._replace(table=name)) for name in ("t", "u")]
-    with outbox(tmp_path, *names) as box:
-        box.step(box.opened(), box.opened(feed_id=2), box.ready(), box.ready(2))
-        box.step(
-            box.batch(add(A1), add(B1)),
-            box.batch(add(A1), feed_id=2),
-            box.batch(remove(A1)),
-            box.batch(change(A1, A2), feed_id=2),
-        )
-
-        assert box.rows("SELECT feed_id, key FROM documents ORDER BY feed_id") == [
-            (1, '"b"'),
-            (2, '"a"'),
-        ]
-        assert [entry.feed_id for entry in box.sink.entries] == [1, 1, 2, 1, 2]
-
-
 def test_a_restart_over_an_unchanged_table_publishes_and_writes_nothing(box: Outbox) -> None:
     snapshot(box, A1, B1)
     before = box.rows("SELECT * FROM documents")

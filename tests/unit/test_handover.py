@@ -88,6 +88,25 @@ def test_what_is_captured_while_a_reading_goes_on_comes_after_what_is_older(box:
     assert box.sink.numbers == list(range(1, 15)), "caught up: straight from the commit"
 
 
+def test_a_publisher_that_falls_behind_again_gets_the_rest_from_the_outbox_and_once(
+    box: Outbox,
+) -> None:
+    ask(box, 1)
+    box.step(box.batch(*adds(1, 2)))
+    assert box.sink.numbers == [1, 2], "straight from the commit"
+    box.sink.room = 3
+    box.step(box.batch(*adds(3, 6)))
+    assert box.sink.numbers == [1, 2, 3, 4, 5], "there is no room for all, but for a page"
+    box.step(box.batch(*adds(7, 8)))
+    assert box.sink.numbers == [1, 2, 3, 4, 5], "nothing comes before what is older"
+    box.sink.room = 100
+    for _ in range(3):
+        box.step()
+    box.step(box.batch(*adds(9, 9)))
+
+    assert box.sink.numbers == list(range(1, 10))
+
+
 def test_what_is_captured_in_the_step_that_begins_a_reading_comes_once(box: Outbox) -> None:
     box.step(box.batch(*adds(1, 2)))
     ask(box, 1)
@@ -223,7 +242,7 @@ class Publisher:
 
     @property
     def room(self) -> int:
-        return 40 - len(self._memory) if self.is_open else 0
+        return 12 - len(self._memory) if self.is_open else 0
 
     def offer(self, entries: Sequence[Entry], reading: int) -> None:
         assert 0 < reading <= self.reading, "nobody has asked for this one"
@@ -278,7 +297,7 @@ class Publisher:
         self._confirm(len(self._flying))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_whatever_the_publisher_does_each_reading_has_every_pending_entry_in_order(
     box: Outbox, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -288,7 +307,7 @@ def test_whatever_the_publisher_does_each_reading_has_every_pending_entry_in_ord
     publisher = Publisher(rng)
     box.store.connect(publisher)
     written = 0
-    for _ in range(150):
+    for _ in range(100):
         for _ in range(rng.randrange(3)):
             publisher.turn()
         many = rng.choice([0, 0, 1, 8])

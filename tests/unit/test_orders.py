@@ -75,6 +75,19 @@ def test_after_an_order_the_publisher_forgets_and_the_outbox_is_read_again(
     assert (box.sink.forgotten, box.sink.numbers) == (1, expected), "an order is followed once"
 
 
+def test_of_several_orders_each_is_followed_once(box: Outbox) -> None:
+    asked: list[TableName] = []
+    box.store.connect(box.sink, request_resync=lambda name: not asked.append(name))
+    for number in (1, 3, 4):
+        entries.park(box.database, [number])
+        request_resync(box.database, "db.t")
+        box.step()
+
+    assert box.sink.forgotten == 3
+    assert asked == [TABLE] * 3
+    assert box.value("replicator_entries_parked_total", reason="operator") == 3
+
+
 def test_what_is_captured_after_an_order_comes_once_in_the_new_reading(box: Outbox) -> None:
     entries.redrive(box.database, [2])
     box.step(box.batch(add({"id": 5})))

@@ -257,6 +257,8 @@ def test_totals_follow_what_is_captured_and_confirmed(box: Outbox) -> None:
     sizes = [len(entry.body) for entry in box.sink.entries]
     assert box.store.status.totals[:3] == (4, 0, sum(sizes))
     assert box.store.status.totals.oldest_captured_at == first.captured_at
+    assert box.value("replicator_outbox_bytes") == sum(sizes)
+    assert box.value("replicator_outbox_entries", state="pending") == 4
     box.settle(*box.sink.entries)
 
     assert box.store.status.totals == (0, 0, 0, None)

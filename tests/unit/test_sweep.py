@@ -14,6 +14,7 @@ from replicator.outbox.port import Committed, Step
 from replicator.retry import Backoff
 from replicator.store import capture
 from replicator.store.inbox import Work
+from replicator.store.pausing import OutboxLimits
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import SECOND, Outbox, outbox, table
 
@@ -185,6 +186,30 @@ def test_a_sweep_that_fails_anywhere_is_tried_again_and_publishes_nothing_twice(
         statement += 1
 
     assert statement > 20
+    capfd.readouterr()
+
+
+def test_a_sweep_that_fills_the_outbox_lets_the_next_one_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(capture, "_SWEEP_ROWS", 10)
+    names = [table()._replace(name=table().name._replace(table=name)) for name in ("t", "u")]
+    with outbox(tmp_path, *names, limits=OutboxLimits(25, 1 << 40)) as box:
+        for feed_id in (1, 2):
+            documents = map(initial, map(doc, range(10)))
+            box.step(box.opened(feed_id=feed_id), box.batch(*documents, feed_id=feed_id))
+            box.step(box.ready(feed_id))
+            box.step(box.closed(feed_id=feed_id))
+        box.step(*(each for n in (1, 2) for each in (box.opened(feed_id=n), box.ready(n))))
+        assert box.store.status.is_full
+        assert len(box.sink.entries) == 30
+        assert (box.feed(1).state, box.feed(2).state) == (FeedState.PAUSED, FeedState.PAUSED)
+        assert box.feed(2).snapshot is not None
+        box.settle(*box.sink.entries)
+        box.step()
+
+        assert len(box.sink.entries) == 40
+        assert (box.feed(1).state, box.feed(2).state) == (FeedState.READY, FeedState.READY)
     capfd.readouterr()
 
 

@@ -232,8 +232,6 @@ class SqliteOutbox:
         # Order matters: what is remembered would be wrong if the transaction failed.
         self._oldest = oldest
         self._floor = oldest[0] if oldest is not None else step.last_entry
-        if not is_as_reported:
-            self._floor = 0
         self._may_have_free_pages = self._may_have_free_pages or bool(step.outcomes)
         return Committed(oldest, is_as_reported)
 
