@@ -42,6 +42,7 @@ from replicator.web.server import WebServer
 _JOIN_SECONDS: Final = 5.0
 _SAME_ORDER_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.5
+_DRAIN_LOOK_SECONDS: Final = 0.02
 
 
 class Service:
@@ -214,7 +215,7 @@ class Service:
         is_drained = (
             by_name["store"].is_alive()
             and self._inbox.wait_until_drained(_JOIN_SECONDS)
-            and self._publisher.drain(self._settings.drain_timeout.total_seconds())
+            and self._drained(self._settings.drain_timeout.total_seconds())
         )
         if not is_drained:
             self._log.warning(
@@ -233,6 +234,15 @@ class Service:
         if self._web is not None:
             self._web.shut_down()
             by_name["web"].join(_JOIN_SECONDS)
+
+    def _drained(self, seconds: float) -> bool:
+        """Wait until what was captured is handed over and confirmed. Returns whether it is."""
+        deadline = time.monotonic() + seconds
+        while not self._store.has_handed_over and self._publisher.status().is_connected:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_DRAIN_LOOK_SECONDS)
+        return self._publisher.drain(max(0.0, deadline - time.monotonic()))
 
 
 def _spare_the_collector() -> None:

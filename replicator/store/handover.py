@@ -17,6 +17,9 @@ from replicator.outbox.port import Outbox
 
 _PAGE_ENTRIES: Final = 2000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
+# What an orderly stop still hands over: enough for what was just captured, and little of a backlog,
+# which is published after the next start.
+_LAST_PAGES: Final = 5
 
 
 class Handover:
@@ -28,7 +31,7 @@ class Handover:
         self._sink: EntrySink | None = None
         self._reading = 0
         self._read_up_to = 0
-        self._is_over = False
+        self._pages_left: float = float("inf")
         self.has_caught_up = False
         """Whether every pending entry was offered in this reading."""
 
@@ -60,8 +63,13 @@ class Handover:
             self._sink.forget()
 
     def end(self) -> None:
-        """Stop reading entries back: the publisher drains. Safe to repeat, from any thread."""
-        self._is_over = True
+        """Read a few more pages back, then none; from any thread. Safe to repeat."""
+        self._pages_left = min(self._pages_left, _LAST_PAGES)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is read back unless the publisher asks again; any thread may ask."""
+        return self.has_caught_up or self._pages_left <= 0
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Offer what was just committed, if everything before it was offered."""
@@ -83,7 +91,7 @@ class Handover:
         return (
             self._reading > 0
             and not self.has_caught_up
-            and not self._is_over
+            and self._pages_left > 0
             and self._sink is not None
             and self._sink.room >= _PAGE_ENTRIES
         )
@@ -97,6 +105,7 @@ class Handover:
         if not self.may_refill or self._sink is None:
             return
         page = self._outbox.page(self._read_up_to, max_entries=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+        self._pages_left -= 1
         if page.entries:
             self._sink.offer(page.entries, self._reading)
             self._read_up_to = page.entries[-1].number

@@ -149,6 +149,11 @@ class Store:
         self._on_found = on_found
         self._orders.request_resync = request_resync
 
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether the publisher has everything that it gets before the end; any thread may ask."""
+        return self._handover.has_ended
+
     def stop_handing_over(self) -> None:
         """Stop reading entries back for the publisher, which drains; safe to repeat."""
         self._handover.end()

@@ -218,12 +218,28 @@ def test_a_reading_begins_while_captures_find_no_room(
     capfd.readouterr()
 
 
-def test_nothing_is_read_once_the_publisher_drains_even_for_a_new_reading(box: Outbox) -> None:
+def test_an_orderly_stop_hands_over_what_was_just_captured(box: Outbox) -> None:
     box.step(box.batch(*adds(1, 5)))
     box.store.stop_handing_over()
+    assert not box.store.has_handed_over
     ask(box, 1)
 
-    assert box.sink.entries == []
+    assert box.sink.numbers == [1, 2, 3, 4, 5]
+    assert box.store.has_handed_over
+
+
+def test_an_orderly_stop_leaves_a_backlog_to_the_next_start(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "_PAGE_ENTRIES", 2)
+    box.step(box.batch(*adds(1, 20)))
+    box.store.stop_handing_over()
+    ask(box, 1)
+    for _ in range(20):
+        box.step()
+
+    assert box.sink.numbers == list(range(1, 2 * handover._LAST_PAGES + 1))
+    assert box.store.has_handed_over
     assert box.store._patience() > 0
 
 

@@ -216,16 +216,6 @@ def test_a_publisher_that_was_behind_gets_everything_in_order_and_once(tmp_path:
         assert written > 5000
 
 
-def test_nothing_is_read_back_once_the_publisher_drains(box: Outbox) -> None:
-    box.sink.room = 0
-    box.step(box.batch(*adds(1, 3)))
-    box.store.stop_handing_over()
-    box.sink.room = 100_000
-    box.step()
-
-    assert box.sink.entries == []
-
-
 def test_what_is_parked_or_refused_is_recorded_and_not_published_again(box: Outbox) -> None:
     box.step(box.batch(*adds(1, 3)))
     box.step(
