@@ -217,7 +217,7 @@ class Service:
             and self._inbox.wait_until_drained(_JOIN_SECONDS)
             and self._drained(self._settings.drain_timeout.total_seconds())
         )
-        if not is_drained:
+        if not is_drained and self._store.status.totals.pending:
             self._log.warning(
                 "not everything was confirmed, the rest stays in the outbox",
                 entries=self._store.status.totals.pending,

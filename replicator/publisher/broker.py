@@ -222,7 +222,7 @@ def prepare(broker: Broker) -> pika.ConnectionParameters:
     except (exceptions.AMQPError, OSError) as err:
         raise translate(err, f"{chosen.host}:{chosen.port}") from err
     finally:
-        # A connection that is lost right now has told all that is needed of it.
+        # A connection that is lost right now has answered all that was asked of it.
         with contextlib.suppress(exceptions.AMQPError, OSError):
             if connection.is_open:
                 connection.close()

@@ -123,7 +123,7 @@ class BrokerCheck:
     def fence(self) -> str:
         """Look whether this user may declare the queue that keeps old connections away.
 
-        It is no error when it may not: the service goes on without a fence.
+        If it may not, that is not an error: the service goes on without a fence.
         """
         name = fence_name(self._broker.exchange, _ANY_OUTBOX_ID)
         with self._translated():

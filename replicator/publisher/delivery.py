@@ -62,6 +62,7 @@ class Delivery:
         self.addresses: Final = Addresses(publication, exchange, names)
         self._last_suspect = 0
         self._unroutable_logged_at = -_UNROUTABLE_LOG_SECONDS
+        metrics.in_flight.set_function(lambda: self.window.in_flight)
         self._confirmed: list[Confirmed] = []
         self._settled: list[Entry] = []
         self._failed: list[Failure] = []
@@ -113,7 +114,6 @@ class Delivery:
                 pieces, size = [], 0
         if pieces:
             writes.append(b"".join(pieces))
-        self._metrics.in_flight.set(self.window.in_flight)
         return writes
 
     def on_return(self, message_id: str, reply: Returned) -> None:
@@ -227,7 +227,6 @@ class Delivery:
             # it confirms from the last suspect on says that it has taken them all.
             if any(each.entry.number >= self._last_suspect for each in confirmed):
                 self.window.cap = None
-        self._metrics.in_flight.set(self.window.in_flight)
 
     def _count(self, confirmed: Sequence[Confirmed]) -> None:
         metrics = self._metrics

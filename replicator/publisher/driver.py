@@ -1,8 +1,8 @@
 """The one adapter of pika's private parts: three things that it has no public way to do.
 
 - To send frames that are already made. `basic_publish` makes several objects and three system calls
-  of each message, which costs more processor time than everything else that the replicator does
-  with a change (docs/performance.md).
+  of each message: nearly as much processor time as all else that is done with a change
+  (docs/performance.md).
 - To close the socket of a connection whose orderly close has no answer. Left open, it would keep
   the fence, and with it the next connection, out until the heartbeat ends it at the broker.
 - To end a blocking connection that waits for an answer: pika waits for ever, and runs its own

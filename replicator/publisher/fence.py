@@ -1,10 +1,10 @@
 """The fence: nothing is published while an earlier connection of this outbox is open.
 
 A connection can be lost here and go on at the broker: what it still holds of our bytes, in a
-buffer or behind a partition that heals, would be enqueued after the new connection has sent newer
+buffer or beyond a partition that heals, would be enqueued after the new connection has sent newer
 entries, and a consumer would get an old state last (promise G3). So each connection first declares
 an exclusive queue that is named for the outbox. RabbitMQ gives it to one connection at a time, and
-only when the one before has ended does the next get it. It also keeps two copies of one outbox
+only when the one before has ended does the next get it. It keeps two copies of one outbox, too,
 from publishing at the same time.
 """
 
@@ -49,13 +49,8 @@ def take_fence(
             on_taken()
         elif not isinstance(reason, exceptions.ChannelClosedByBroker):
             return  # the connection goes as well, and says why
-        elif reason.reply_code == RESOURCE_LOCKED:
-            text = "an earlier connection of this outbox is still open at RabbitMQ"
-            hint = "it ends by its heartbeat; or another process has a copy of this outbox"
-            on_failed(BrokerUnavailable(text, hint=hint))
-        elif reason.reply_code == NOT_FOUND:
-            # The queue is on a node of the cluster that is down, and is deleted with it.
-            on_failed(ChannelClosed(f"the fence is not available: {reason.reply_text}"))
+        elif (error := _error_of(reason)) is not None:
+            on_failed(error)
         else:
             # No permission, or a limit of the virtual host.
             get_logger("publisher").warning(
@@ -67,3 +62,16 @@ def take_fence(
             on_taken()
 
     connection.channel(on_open_callback=on_open)
+
+
+def _error_of(reason: exceptions.ChannelClosedByBroker) -> ReplicatorError | None:
+    """Return why the fence cannot be had now; None when it never can."""
+    if reason.reply_code == RESOURCE_LOCKED:
+        return BrokerUnavailable(
+            "an earlier connection of this outbox is still open at RabbitMQ",
+            hint="it ends by its heartbeat; or another process has a copy of this outbox",
+        )
+    if reason.reply_code == NOT_FOUND:
+        # The queue is on a node of the cluster that is down, and is deleted with it.
+        return ChannelClosed(f"the fence is not available: {reason.reply_text}")
+    return None

@@ -16,6 +16,8 @@ from replicator.domain.envelope import STRUCTURED
 from replicator.domain.model import Entry, Op
 from replicator.domain.properties import CONTENT_TYPE, STRUCTURED_TYPE
 
+Headers = Mapping[str, str | int]
+
 _FRAME_END: Final = b"\xce"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _BASIC, _PUBLISH = 60, 40
@@ -34,7 +36,7 @@ _frame_start = struct.Struct(">BHI").pack
 _header_start = struct.Struct(">BHIHHQH").pack
 _instant = struct.Struct(">Q").pack
 _FIXED_BYTES: Final = 14 + 8  # of a header frame: the latter four fields, and the instant
-_MOST_DIGITS: Final = 20  # of an entry's number
+_MAX_DIGITS: Final = 20  # of an entry's number
 
 
 def _short(text: str) -> bytes:
@@ -66,18 +68,12 @@ class PublishFrames:
         # By the number of digits: the length of the message id, and what it begins with.
         id_start = f"{outbox_id}-".encode()
         self._id_starts = [
-            bytes((len(id_start) + digits,)) + id_start for digits in range(_MOST_DIGITS + 1)
+            bytes((len(id_start) + digits,)) + id_start for digits in range(_MAX_DIGITS + 1)
         ]
         self._types = {op: _short(op.value) for op in Op}
         self._methods: dict[bytes, bytes] = {}
 
-    def append(
-        self,
-        pieces: list[bytes],
-        entry: Entry,
-        to: bytes,
-        headers: Mapping[str, str | int] | None,
-    ) -> None:
+    def append(self, pieces: list[bytes], entry: Entry, to: bytes, headers: Headers | None) -> None:
         """Append the frames of one message, published as mandatory, to ``pieces``.
 
         ``to`` is what `address` made of the exchange and the routing key. Few calls and few
@@ -117,7 +113,7 @@ class PublishFrames:
         return _frame_start(_METHOD, self._channel, len(payload)) + payload + _FRAME_END
 
 
-def _table(headers: Mapping[str, str | int]) -> bytes:
+def _table(headers: Headers) -> bytes:
     pieces: list[bytes] = []
     data.encode_table(pieces, dict(headers))
     return b"".join(pieces)

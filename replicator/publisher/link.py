@@ -61,8 +61,8 @@ class Link:
 
         Args:
             parameters: which broker.
-            state: is told when it is blocked or has ended; that it is open, ``events`` tell.
-            events: who hears of messages.
+            state: keeps whether it is blocked and whether it has ended.
+            events: hears that it is open, and what becomes of messages.
             fence: the name of the exclusive queue that comes first.
             probes: exchanges and routing keys to find out with whether this user may publish.
         """
@@ -122,6 +122,8 @@ class Link:
         self._state.ended()
         connection = self._connection
         if not connection.is_open:
+            # pika 1.4 fails when it is to close a connection that it is opening. Only a process
+            # that ends does so, and its socket goes with it.
             if not connection.is_closing:
                 connection.ioloop.stop()
             return

@@ -261,7 +261,7 @@ def test_the_second_host_is_used_when_nobody_answers_at_the_first(
         assert [message.entry for message in consumer.wait_for_count(1)] == [1]
 
 
-def test_a_broker_that_cannot_be_reached_is_told_once_and_tried_again(
+def test_a_broker_that_cannot_be_reached_is_logged_once_and_tried_again(
     proxy: TcpProxy, vhost: str
 ) -> None:
     proxy.refuse()

@@ -4,7 +4,7 @@ import itertools
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import pika
@@ -38,6 +38,26 @@ def broker_of(url: str, **changes: Any) -> Broker:
         is_tls=found.ssl_options is not None,
     )
     return broker._replace(**changes)
+
+
+def broker_at(host: tuple[str, int] = ("127.0.0.1", 1)) -> Broker:
+    """Return a broker at a place where, at first, nobody listens."""
+    return Broker([host], "guest", "guest", "/", "rethinkdb")
+
+
+def idle_publisher(
+    report: Callable[[Outcomes], None] = lambda _outcomes: None, **publication: Any
+) -> Publisher:
+    """Return a publisher that does not run."""
+    return Publisher(
+        broker_at(),
+        Publication(**publication),
+        outbox_id=OUTBOX_ID,
+        names={1: TABLE},
+        report=report,
+        metrics=Metrics(),
+        clock=lambda: 5.0,
+    )
 
 
 def make_entry(number: int, key: object = 1, **fields: Any) -> Entry:

@@ -223,6 +223,7 @@ def test_an_orderly_stop_hands_over_what_was_just_captured(box: Outbox) -> None:
     box.store.stop_handing_over()
     assert not box.store.has_handed_over
     ask(box, 1)
+    box.step()
 
     assert box.sink.numbers == [1, 2, 3, 4, 5]
     assert box.store.has_handed_over

@@ -1,44 +1,21 @@
 """The publisher's loop without a broker: what it takes in, when it stops, what it survives."""
 
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import pika
 import pytest
-from pika import exceptions, spec
+from pika import spec
 
-from replicator import retry
-from replicator.domain.model import Entry, Op, Origin, Outcomes, TableName
-from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
-from replicator.metrics import Metrics
-from replicator.publisher import broker as broker_module
+from replicator.domain.model import Entry, Op, Origin, Outcomes
+from replicator.errors import BrokerUnavailable, ReplicatorError
 from replicator.publisher import publisher as publisher_module
 from replicator.publisher import watch
-from replicator.publisher.broker import Broker, Publication, prepare
 from replicator.publisher.publisher import Publisher
-from replicator.retry import Backoff
+from tests.support.publishing import idle_publisher
 
 
 def entry(number: int) -> Entry:
     return Entry(number, 1, str(number), Op.UPDATE, Origin.FEED, b"{}", 0)
-
-
-def broker(host: tuple[str, int] = ("127.0.0.1", 1)) -> Broker:
-    return Broker([host], "guest", "guest", "/", "rethinkdb")
-
-
-def publisher(report: Any = None, **publication: Any) -> Publisher:
-    return Publisher(
-        broker(),
-        Publication(**publication),
-        outbox_id="abcdefg2",
-        names={1: TableName("db", "t")},
-        report=report or (lambda _outcomes: None),
-        metrics=Metrics(),
-        clock=lambda: 5.0,
-    )
 
 
 class FakeLink:
@@ -80,15 +57,6 @@ class FakeLink:
         self.error = error
 
 
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A broker that accepts and never says a word."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield listening
-
-
 def ended(found: Publisher) -> None:
     """Do what a session does when its link has ended."""
     found._state.ended()
@@ -112,7 +80,7 @@ def in_flight(found: Publisher) -> list[int]:
 
 
 def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
-    found = publisher(window=10)
+    found = idle_publisher(window=10)
     assert found.room == 0, "there is no channel"
     link = begun(found)
     assert found.room == 4000
@@ -127,7 +95,7 @@ def test_room_is_what_the_window_has_less_what_waits_to_be_taken_in() -> None:
 
 
 def test_large_entries_leave_no_room() -> None:
-    found = publisher(window=5000)
+    found = idle_publisher(window=5000)
     link = begun(found)
     found._state.blocked("low on memory")
     large = Entry(1, 1, "1", Op.UPDATE, Origin.FEED, b"x" * (17 << 20), 0)
@@ -139,7 +107,7 @@ def test_large_entries_leave_no_room() -> None:
 
 
 def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
-    found = publisher(window=100_000)
+    found = idle_publisher(window=100_000)
     is_done = threading.Event()
 
     def take_in() -> None:
@@ -159,7 +127,7 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
 
 
 def test_offers_wake_the_loop_once_until_it_has_turned() -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     for number in range(1, 6):
         found.offer([entry(number)], 1)
@@ -175,7 +143,7 @@ def test_offers_wake_the_loop_once_until_it_has_turned() -> None:
 
 def test_one_turn_follows_confirms_that_come_together() -> None:
     reported: list[Outcomes] = []
-    found = publisher(reported.append)
+    found = idle_publisher(reported.append)
     link = begun(found)
     found.offer([entry(number) for number in range(1, 6)], 1)
     link.turn()
@@ -189,7 +157,7 @@ def test_one_turn_follows_confirms_that_come_together() -> None:
 
 def test_an_open_channel_asks_for_a_reading_and_has_room_for_it() -> None:
     room: list[int] = []
-    found = publisher(lambda outcomes: room.append(found.room * outcomes.reading))
+    found = idle_publisher(lambda outcomes: room.append(found.room * outcomes.reading))
     begun(found)
 
     assert room == [10_000]
@@ -197,7 +165,7 @@ def test_an_open_channel_asks_for_a_reading_and_has_room_for_it() -> None:
 
 def test_a_lost_channel_ends_its_reading() -> None:
     reported: list[Outcomes] = []
-    found = publisher(reported.append)
+    found = idle_publisher(reported.append)
     link = begun(found)
     found.offer([entry(1), entry(2), entry(3)], 1)
     link.turn()
@@ -220,7 +188,7 @@ def test_a_lost_channel_ends_its_reading() -> None:
 
 def test_what_it_is_to_forget_is_forgotten_in_its_turn() -> None:
     reported: list[Outcomes] = []
-    found = publisher(reported.append, window=1)
+    found = idle_publisher(reported.append, window=1)
     link = begun(found)
     found.offer([entry(1), entry(2)], 1)
     link.turn()
@@ -242,7 +210,7 @@ def test_what_it_is_to_forget_is_forgotten_in_its_turn() -> None:
 
 def test_what_was_settled_in_the_turn_in_which_it_forgets_is_reported_first() -> None:
     reported: list[Outcomes] = []
-    found = publisher(reported.append)
+    found = idle_publisher(reported.append)
     link = begun(found)
     found.offer([entry(1)], 1)
     link.turn()
@@ -257,7 +225,7 @@ def test_what_was_settled_in_the_turn_in_which_it_forgets_is_reported_first() ->
 
 def test_without_a_channel_there_is_nothing_to_forget() -> None:
     reported: list[Outcomes] = []
-    found = publisher(reported.append)
+    found = idle_publisher(reported.append)
     found.forget()
     begun(found)
     assert len(readings(reported)) == 1
@@ -269,7 +237,7 @@ def test_without_a_channel_there_is_nothing_to_forget() -> None:
 
 
 def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     link.is_lost = True
     found._state.ended()
@@ -283,7 +251,7 @@ def test_a_turn_after_the_connection_was_lost_writes_nothing() -> None:
 
 
 def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture[str]) -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     found._state.blocked("low on memory")
     found.offer([entry(1)], 1)
@@ -300,7 +268,7 @@ def test_nothing_is_written_while_the_broker_blocks(capfd: pytest.CaptureFixture
 def test_a_refused_entry_is_tried_again_by_a_tick_once_it_is_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     found.offer([entry(1)], 1)
     link.turn()
@@ -316,7 +284,7 @@ def test_a_refused_entry_is_tried_again_by_a_tick_once_it_is_due(
 
 
 def test_a_broker_that_confirms_nothing_for_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     found.offer([entry(1)], 1)
     link.turn()
@@ -330,7 +298,7 @@ def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watch, "_REFUSED_SECONDS", -1.0)
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     found.offer([entry(1)], 1)
     link.turn()
@@ -344,7 +312,7 @@ def test_a_broker_that_blocks_publishers_is_not_left_for_what_it_refused_before(
 
 
 def test_a_drain_without_a_connection_gives_up_at_once() -> None:
-    found = publisher()
+    found = idle_publisher()
     begun(found)
     assert found.drain(60)
     ended(found)
@@ -353,7 +321,7 @@ def test_a_drain_without_a_connection_gives_up_at_once() -> None:
 
 
 def test_a_drain_gives_up_at_its_deadline() -> None:
-    found = publisher()
+    found = idle_publisher()
     begun(found)
     found.offer([entry(1)], 1)
 
@@ -364,7 +332,7 @@ def test_a_drain_gives_up_at_its_deadline() -> None:
 def test_what_is_forgotten_during_a_drain_is_not_settled(
     monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
 ) -> None:
-    found = publisher()
+    found = idle_publisher()
     link = begun(found)
     found.offer([entry(1)], 1)
 
@@ -377,70 +345,3 @@ def test_what_is_forgotten_during_a_drain_is_not_settled(
 
     monkeypatch.setattr(publisher_module.time, "sleep", forget_it)
     assert not found.drain(60)
-
-
-def test_a_publisher_that_was_stopped_does_not_connect() -> None:
-    found = publisher()
-    found.stop()
-    found.run()
-
-    assert found.status().error is None
-
-
-def test_a_permanent_error_at_start_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_broker: Broker) -> None:
-        raise BrokerRefused("wrong password")
-
-    monkeypatch.setattr(publisher_module, "prepare", refuse)
-    with pytest.raises(BrokerRefused, match="wrong password"):
-        publisher().run()
-
-
-def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    found = publisher()
-    found._state.was_open = True
-    attempts = []
-
-    def refuse(_broker: Broker) -> None:
-        attempts.append(1)
-        if len(attempts) == 3:
-            found.stop()
-        raise BrokerRefused("no permission")
-
-    monkeypatch.setattr(publisher_module, "prepare", refuse)
-    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.001, 0.002))
-    found.run()
-
-    assert len(attempts) == 3
-    assert found.status().error == "no permission"
-    capfd.readouterr()
-
-
-def test_a_broker_that_accepts_and_says_nothing_is_unavailable(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broker_module, "_CONNECT_SECONDS", 0.2)
-
-    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
-        prepare(broker(listener.getsockname()))
-
-
-def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Lost:
-        is_open = True
-        _impl = type("Impl", (), {"_adapter_call_later": lambda *_a: None})()
-
-        def channel(self) -> Any:
-            return type("Channel", (), {"exchange_declare": lambda *_a, **_k: None})()
-
-        def close(self) -> None:
-            raise exceptions.StreamLostError("gone")
-
-    chosen = pika.ConnectionParameters()
-    monkeypatch.setattr(broker_module, "connect", lambda _broker: (Lost(), chosen))
-
-    assert prepare(broker()) is chosen
