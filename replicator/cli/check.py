@@ -129,7 +129,7 @@ def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
     found += [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     try:
         with source.connected(rethinkdb_server(settings)) as rethinkdb:
-            user, url = settings.rethinkdb.user, settings.rethinkdb.safe_url
+            user, url = settings.rethinkdb.url.user, settings.rethinkdb.url
             yield _attempt(
                 "rethinkdb",
                 lambda: f"server {rethinkdb.server()!r} answers user {user!r} at {url}",
@@ -168,9 +168,7 @@ def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]
     keys = _routing_keys(settings, found)
     try:
         with publisher.connected(broker) as rabbitmq:
-            yield Finding(
-                "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.safe_url}"
-            )
+            yield Finding("rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.url}")
             for exchange in settings.exchanges:
                 wanted = keys[exchange] or [_ANY_KEY]
                 yield _attempt(f"exchange {exchange}", rabbitmq.exchange, exchange, wanted)

@@ -55,7 +55,7 @@ def listen(
             if message is None:
                 output.note(
                     f"listening on exchange {settings.rabbitmq.exchange} for "
-                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C stops"
+                    f"{', '.join(bindings)} at {settings.rabbitmq.url}; Ctrl-C stops"
                 )
                 continue
             if as_json:

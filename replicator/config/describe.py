@@ -1,15 +1,12 @@
 """Every setting with its default and meaning, from the models so that the docs cannot drift."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from replicator.config.model import Settings
-from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
-from replicator.config.values import format_duration, format_size
 
 ENVIRONMENT_PREFIX = "REPLICATOR_"
 
@@ -40,37 +37,28 @@ def describe_settings() -> list[Setting]:
 def _describe(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
     for name, field in model.model_fields.items():
         key = prefix + name
-        inner = _model_in(field.annotation)
-        if isinstance(field.annotation, type) and inner is not None:
-            yield from _describe(inner, f"{key}.")
+        if section := _model_in(field.annotation):
+            yield from _describe(section, f"{key}.")
             continue
-        yield Setting(key, _default(field, key), field.description or "")
-        if inner is not None:
-            yield from _describe(inner, f"{key}[].")
+        yield Setting(key, _default(field), field.description or "")
+        for item in filter(None, map(_model_in, get_args(field.annotation))):
+            yield from _describe(item, f"{key}[].")
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model of a section, or of the items of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(argument) for argument in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None
 
 
-def _default(field: FieldInfo, key: str) -> str | None:
-    value = field.default
+def _default(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
-    if isinstance(value, RethinkDBUrl | RabbitMQUrl):
-        return value.reveal()  # a default is public
-    if isinstance(value, timedelta):
-        return format_duration(value)
-    if key.endswith("_bytes"):
-        return format_size(value)
-    if value is None or value == ():
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else ", ".join(_items(value))
-
-
-def _items(value: Any) -> list[str]:
-    return [str(item) for item in value] if type(value) is tuple else [str(value)]
+    match field.default:
+        case None | ():
+            return "none"
+        case bool(value):
+            return str(value).lower()
+        case tuple(items):
+            return ", ".join(items)
+        case value:
+            return str(value)

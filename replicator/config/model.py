@@ -4,12 +4,19 @@ Only the models know the settings: the loader, the error messages and the test o
 take everything from them. Users read the field descriptions.
 """
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from replicator.config.section import ContradictionError, Count, Section, ShortName, text
+from replicator.config.section import (
+    ContradictionError,
+    Count,
+    Section,
+    ShortName,
+    require_different,
+)
 from replicator.config.servers import RabbitMQ, RethinkDB
 from replicator.config.values import (
     HostPort,
@@ -17,22 +24,17 @@ from replicator.config.values import (
     parse_duration,
     parse_listen,
     parse_size,
+    text,
 )
 from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey
-from replicator.log import Format, Level, redact_url
+from replicator.log import Format, Level
 
 FieldNames = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
-def _routing_key(value: object) -> RoutingKey:
-    return value if isinstance(value, RoutingKey) else RoutingKey(text(value))
-
-
-def _outbox_url(value: object) -> str:
-    url = text(value)
-    dialect, separator, _ = url.partition("://")
-    if not separator or not dialect.replace("+", "").isalnum():
+def _outbox_url(url: str) -> str:
+    if not re.match(r"[A-Za-z0-9+]+://", url):
         raise ValueError("must be an SQLAlchemy URL such as sqlite:///replicator.db")
     return url
 
@@ -44,7 +46,7 @@ def _lower(value: object) -> object:
 class Outbox(Section):
     """Where entries are kept until RabbitMQ confirms them."""
 
-    url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
+    url: Annotated[str, AfterValidator(_outbox_url)] = Field(
         default="sqlite:///replicator.db",
         repr=False,
         description="SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`",
@@ -54,21 +56,18 @@ class Outbox(Section):
         description="max entries, pending and parked; there the feeds pause until there is room",
     )
     max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
-        default=4 * 2**30,
+        default="4GiB",
+        validate_default=True,
         description="max bytes of all entries' bodies; there the feeds pause until there is room",
     )
-
-    @property
-    def safe_url(self) -> str:
-        """The URL for printing, without its password."""
-        return redact_url(self.url)
 
 
 class HTTP(Section):
     """Probes, metrics and the status page."""
 
     listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
-        default=HostPort("127.0.0.1", 9464),
+        default="127.0.0.1:9464",
+        validate_default=True,
         description="`HOST:PORT` of the page, the status, the metrics and the probes; `off` for "
         "none",
     )
@@ -97,8 +96,9 @@ class Table(Section):
         description="what the table's first snapshot does: `publish` each document as a create, "
         "or only record it (`baseline`)",
     )
-    routing_key: Annotated[RoutingKey, BeforeValidator(_routing_key)] = Field(
-        default=RoutingKey("{table}.{op}"),
+    routing_key: Annotated[RoutingKey, BeforeValidator(RoutingKey), BeforeValidator(text)] = Field(
+        default="{table}.{op}",
+        validate_default=True,
         description="may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in",
     )
     exchange: ShortName | None = Field(
@@ -128,7 +128,7 @@ class Table(Section):
             raise ContradictionError(
                 "include_fields", "contradicts exclude_fields: give only one of the two"
             )
-        longest = self.routing_key.longest(self.database, self.table)
+        longest = self.routing_key.longest(*self.full_name)
         if longest > MAX_BYTES:
             raise ContradictionError(
                 "routing_key",
@@ -139,17 +139,8 @@ class Table(Section):
     @property
     def full_name(self) -> TableName:
         """The database and the table."""
-        return TableName(self.database, self.table)
-
-    @property
-    def database(self) -> str:
-        """The part before the dot."""
-        return self.name.partition(".")[0]
-
-    @property
-    def table(self) -> str:
-        """The part after the dot."""
-        return self.name.partition(".")[2]
+        database, _, table = self.name.partition(".")
+        return TableName(database, table)
 
 
 class Settings(Section):
@@ -161,7 +152,8 @@ class Settings(Section):
     http: HTTP = HTTP()
     log: Log = Log()
     drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
-        default=timedelta(seconds=20),
+        default="20s",
+        validate_default=True,
         description="how long a stop (SIGTERM) waits for confirms",
     )
     tables: tuple[Table, ...] = Field(
@@ -170,16 +162,14 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [table.name for table in self.tables]
-        for position, name in enumerate(names):
-            if name in names[:position]:
-                raise ContradictionError("tables", f"names {name} twice")
+        require_different((table.name for table in self.tables), "tables")
         return self
 
     @property
     def databases(self) -> list[str]:
         """The databases whose tables are all replicated."""
-        return [table.database for table in self.tables if table.full_name.is_pattern]
+        names = (table.full_name for table in self.tables)
+        return [name.database for name in names if name.is_pattern]
 
     @property
     def exchanges(self) -> list[str]:

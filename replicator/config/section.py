@@ -1,5 +1,6 @@
 """What the settings' models share: their strictness, and types used in several sections."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,13 @@ class ContradictionError(ValueError):
         self.key = key
 
 
-def text(value: object) -> str:
-    """Return a string; raise ValueError if it is not one."""
-    if not isinstance(value, str):
-        raise ValueError("must be text")  # noqa: TRY004 - pydantic wants ValueError
-    return value
+def require_different(names: Iterable[str], key: str) -> None:
+    """Raise ContradictionError if a list of settings names something twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ContradictionError(key, f"names {name} twice")
+        seen.add(name)
 
 
 def _short(value: str) -> str:
