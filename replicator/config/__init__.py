@@ -6,20 +6,13 @@ fixed by the project's contract; the documentation is checked against `describe_
 
 from replicator.config.describe import Setting, describe_settings
 from replicator.config.load import load_settings
-from replicator.config.model import HTTP, Log, Outbox, Settings, Table
-from replicator.config.servers import Queue, RabbitMQ, RethinkDB
+from replicator.config.model import Settings, Table
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
 from replicator.config.values import HostPort
 
 __all__ = [
-    "HTTP",
     "HostPort",
-    "Log",
-    "Outbox",
-    "Queue",
-    "RabbitMQ",
     "RabbitMQUrl",
-    "RethinkDB",
     "RethinkDBUrl",
     "Setting",
     "Settings",

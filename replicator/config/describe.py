@@ -40,7 +40,7 @@ def _describe(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
         if section := _model_in(field.annotation):
             yield from _describe(section, f"{key}.")
             continue
-        yield Setting(key, _default(field), field.description or "")
+        yield Setting(key, _default(field), " ".join((field.description or "").split()))
         for item in filter(None, map(_model_in, get_args(field.annotation))):
             yield from _describe(item, f"{key}[].")
 

@@ -173,7 +173,8 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
             layer[key] = _Given([name.strip() for name in text.split(",") if name.strip()], origin)
         elif key == "rabbitmq.queues":
             try:
-                layer[key] = _Given(from_json(text), origin)
+                # As bytes: a variable may have some that are not text.
+                layer[key] = _Given(from_json(text.encode("utf-8", "surrogateescape")), origin)
             except ValueError as err:
                 problems.append(f"{key} ({origin}): is not JSON: {err}")
         else:

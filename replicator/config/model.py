@@ -1,7 +1,7 @@
 """The settings as frozen models: names, types, defaults and what contradicts what.
 
 Only the models know the settings: the loader, the error messages and the test of the documentation
-take everything from them. Users read the field descriptions.
+take everything from them. A setting's docstring is what users read of it.
 """
 
 import re
@@ -47,80 +47,58 @@ class Outbox(Section):
     """Where entries are kept until RabbitMQ confirms them."""
 
     url: Annotated[str, AfterValidator(_outbox_url)] = Field(
-        default="sqlite:///replicator.db",
-        repr=False,
-        description="SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`",
+        default="sqlite:///replicator.db", repr=False
     )
-    max_entries: Count = Field(
-        default=1_000_000,
-        description="max entries, pending and parked; there the feeds pause until there is room",
-    )
+    """SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`"""
+    max_entries: Count = 1_000_000
+    """max entries, pending and parked; there the feeds pause until there is room"""
     max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
-        default="4GiB",
-        validate_default=True,
-        description="max bytes of all entries' bodies; there the feeds pause until there is room",
+        default="4GiB", validate_default=True
     )
+    """max bytes of all entries' bodies; there the feeds pause until there is room"""
 
 
 class HTTP(Section):
     """Probes, metrics and the status page."""
 
     listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
-        default="127.0.0.1:9464",
-        validate_default=True,
-        description="`HOST:PORT` of the page, the status, the metrics and the probes; `off` for "
-        "none",
+        default="127.0.0.1:9464", validate_default=True
     )
+    """`HOST:PORT` of the page, the status, the metrics and the probes; `off` for none"""
 
 
 class Log(Section):
     """Logs, on standard error."""
 
-    format: Annotated[Format, BeforeValidator(_lower)] = Field(
-        default="auto",
-        description="`console`, `json`, or `auto`: `console` on a terminal, else `json`",
-    )
-    level: Annotated[Level, BeforeValidator(_lower)] = Field(
-        default="info", description="`debug`, `info`, `warning` or `error`"
-    )
+    format: Annotated[Format, BeforeValidator(_lower)] = "auto"
+    """`console`, `json`, or `auto`: `console` on a terminal, else `json`"""
+    level: Annotated[Level, BeforeValidator(_lower)] = "info"
+    """`debug`, `info`, `warning` or `error`"""
 
 
 class Table(Section):
     """One replicated table."""
 
-    name: Annotated[str, AfterValidator(check_table_name)] = Field(
-        description="`database.table`, or `database.*` for all its tables, including later ones"
-    )
-    initial: Literal["publish", "baseline"] = Field(
-        default="publish",
-        description="what the table's first snapshot does: `publish` each document as a create, "
-        "or only record it (`baseline`)",
-    )
+    name: Annotated[str, AfterValidator(check_table_name)]
+    """`database.table`, or `database.*` for all its tables, including later ones"""
+    initial: Literal["publish", "baseline"] = "publish"
+    """what the table's first snapshot does: `publish` each document as a create, or only record
+    it (`baseline`)"""
     routing_key: Annotated[RoutingKey, BeforeValidator(RoutingKey), BeforeValidator(text)] = Field(
-        default="{table}.{op}",
-        validate_default=True,
-        description="may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in",
+        default="{table}.{op}", validate_default=True
     )
-    exchange: ShortName | None = Field(
-        default=None,
-        description="this table's exchange, instead of `rabbitmq.exchange`; declared the same "
-        "way, but `rabbitmq.queues` are not bound to it",
-    )
-    envelope: Literal["change", "cloudevents", "debezium"] = Field(
-        default="change",
-        description="form of the message body: `change`, `cloudevents` or `debezium`",
-    )
-    exclude_fields: FieldNames = Field(
-        default=(), description="fields that RethinkDB leaves out before it sends a document"
-    )
-    include_fields: FieldNames = Field(
-        default=(), description="the only fields that RethinkDB sends; not with `exclude_fields`"
-    )
-    keep_documents: bool = Field(
-        default=False,
-        description="keep a copy of each document in the outbox, so that messages of a resync "
-        "have `old_val`",
-    )
+    """may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in"""
+    exchange: ShortName | None = None
+    """this table's exchange, instead of `rabbitmq.exchange`; declared the same way, but
+    `rabbitmq.queues` are not bound to it"""
+    envelope: Literal["change", "cloudevents", "debezium"] = "change"
+    """form of the message body: `change`, `cloudevents` or `debezium`"""
+    exclude_fields: FieldNames = ()
+    """fields that RethinkDB leaves out before it sends a document"""
+    include_fields: FieldNames = ()
+    """the only fields that RethinkDB sends; not with `exclude_fields`"""
+    keep_documents: bool = False
+    """keep a copy of each document in the outbox, so that messages of a resync have `old_val`"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -152,13 +130,11 @@ class Settings(Section):
     http: HTTP = HTTP()
     log: Log = Log()
     drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
-        default="20s",
-        validate_default=True,
-        description="how long a stop (SIGTERM) waits for confirms",
+        default="20s", validate_default=True
     )
-    tables: tuple[Table, ...] = Field(
-        default=(), description="the tables to replicate; at least one"
-    )
+    """how long a stop (SIGTERM) waits for confirms"""
+    tables: tuple[Table, ...] = ()
+    """the tables to replicate; at least one"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

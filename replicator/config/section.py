@@ -59,6 +59,7 @@ class Section(BaseModel):
         extra="forbid",
         frozen=True,
         arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
         # A value may be a secret: the loader decides what is shown of it.
         hide_input_in_errors=True,
     )

@@ -56,9 +56,8 @@ class _Server(Section):
     """What both servers have: where they are, and a password that may be in a file."""
 
     url: ServerUrl
-    password_file: ReadableFile | None = Field(
-        default=None, description="file with the password; leave it out of `url`"
-    )
+    password_file: ReadableFile | None = None
+    """file with the password; leave it out of `url`"""
     _password: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -78,22 +77,14 @@ class RethinkDB(_Server):
     """Where the changes come from."""
 
     url: Annotated[RethinkDBUrl, BeforeValidator(RethinkDBUrl.parse), BeforeValidator(text)] = (
-        Field(
-            default="rethinkdb://admin@127.0.0.1:28015",
-            validate_default=True,
-            description="user, password, host:port; hosts separated by commas are tried in turn",
-        )
+        Field(default="rethinkdb://admin@127.0.0.1:28015", validate_default=True)
     )
-    tls_ca_file: ReadableFile | None = Field(
-        default=None,
-        description="CA certificate (PEM) to verify the server with; turns TLS on",
-    )
-    changefeed_queue_size: Count = Field(
-        default=100_000,
-        description="changes that RethinkDB keeps for a feed that is not read; one more, and it "
-        "drops them all and a resync finds the latest states. Each overflow doubles it, up to "
-        "eight times the setting",
-    )
+    """user, password, host:port; hosts separated by commas are tried in turn"""
+    tls_ca_file: ReadableFile | None = None
+    """CA certificate (PEM) to verify the server with; turns TLS on"""
+    changefeed_queue_size: Count = 100_000
+    """changes that RethinkDB keeps for a feed that is not read; one more, and it drops them all
+    and a resync finds the latest states. Each overflow doubles it, up to eight times the setting"""
 
     @property
     def password(self) -> str:
@@ -104,78 +95,51 @@ class RethinkDB(_Server):
 class Queue(Section):
     """A durable queue, declared and bound at start."""
 
-    name: Annotated[ShortName, AfterValidator(_queue_name)] = Field(description="the queue's name")
-    bindings: tuple[ShortName, ...] = Field(
-        default=("#",),
-        min_length=1,
-        description="routing keys to bind; `#` is every message of a topic exchange",
-    )
-    type: Literal["quorum", "classic", "stream"] = Field(
-        default="quorum", description="`quorum`, `classic` or `stream`"
-    )
+    name: Annotated[ShortName, AfterValidator(_queue_name)]
+    """the queue's name"""
+    bindings: tuple[ShortName, ...] = Field(default=("#",), min_length=1)
+    """routing keys to bind; `#` is every message of a topic exchange"""
+    type: Literal["quorum", "classic", "stream"] = "quorum"
+    """`quorum`, `classic` or `stream`"""
 
 
 class RabbitMQ(_Server):
     """Where the messages go."""
 
     url: Annotated[RabbitMQUrl, BeforeValidator(RabbitMQUrl.parse), BeforeValidator(text)] = Field(
-        default="amqp://guest:guest@127.0.0.1:5672/%2F",
-        validate_default=True,
-        description="`amqps://` for TLS; hosts separated by commas are tried in turn",
+        default="amqp://guest:guest@127.0.0.1:5672/%2F", validate_default=True
     )
-    tls_ca_file: ReadableFile | None = Field(
-        default=None,
-        description="CA certificate (PEM) to verify the server with; without it `amqps://` "
-        "trusts the system's CAs",
-    )
-    tls_cert_file: ReadableFile | None = Field(
-        default=None,
-        description="client certificate (PEM); logs in (SASL EXTERNAL) when `url` has no user",
-    )
-    tls_key_file: ReadableFile | None = Field(
-        default=None, description="the client certificate's key, if it is in another file"
-    )
-    exchange: ShortName = Field(
-        default="rethinkdb",
-        description="declared if it is missing; an error if it exists with another type or "
-        "durability",
-    )
-    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = Field(
-        default="topic", description="`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"
-    )
-    exchange_durable: bool = Field(
-        default=True,
-        description="whether the exchange survives a restart of RabbitMQ; `false` for the "
-        "tutorial's listeners",
-    )
-    persistent: bool = Field(
-        default=True, description="delivery mode 2: RabbitMQ writes messages to disk"
-    )
-    headers: Literal["compact", "full"] = Field(
-        default="compact",
-        description="`compact`: no headers on a live change; `full`: `x-replicator-*` headers on "
-        "every message",
-    )
-    window: Count = Field(default=5000, description="max messages published and not yet confirmed")
-    on_unroutable: Literal["drop", "hold", "park"] = Field(
-        default="drop",
-        description="what to do with a message that no queue takes: `drop` it (counted and "
-        "logged), `hold` it (retried until a queue is bound) or `park` it (set aside for an "
-        "operator)",
-    )
+    """`amqps://` for TLS; hosts separated by commas are tried in turn"""
+    tls_ca_file: ReadableFile | None = None
+    """CA certificate (PEM) to verify the server with; without it `amqps://` trusts the system's
+    CAs"""
+    tls_cert_file: ReadableFile | None = None
+    """client certificate (PEM); logs in (SASL EXTERNAL) when `url` has no user"""
+    tls_key_file: ReadableFile | None = None
+    """the client certificate's key, if it is in another file"""
+    exchange: ShortName = "rethinkdb"
+    """declared if it is missing; an error if it exists with another type or durability"""
+    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = "topic"
+    """`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"""
+    exchange_durable: bool = True
+    """whether the exchange survives a restart of RabbitMQ; `false` for the tutorial's listeners"""
+    persistent: bool = True
+    """delivery mode 2: RabbitMQ writes messages to disk"""
+    headers: Literal["compact", "full"] = "compact"
+    """`compact`: no headers on a live change; `full`: `x-replicator-*` headers on every message"""
+    window: Count = 5000
+    """max messages published and not yet confirmed"""
+    on_unroutable: Literal["drop", "hold", "park"] = "drop"
+    """what to do with a message that no queue takes: `drop` it (counted and logged), `hold` it
+    (retried until a queue is bound) or `park` it (set aside for an operator)"""
     heartbeat: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_heartbeat)] = (
-        Field(
-            default="20s",
-            validate_default=True,
-            description="both sides close a connection that was silent for about twice this long; "
-            "whole seconds, 2 to 600",
-        )
+        Field(default="20s", validate_default=True)
     )
-    queues: tuple[Queue, ...] = Field(
-        default=(),
-        description="durable queues to declare at start and bind to `rabbitmq.exchange`; JSON in "
-        "the environment",
-    )
+    """both sides close a connection that was silent for about twice this long; whole seconds, 2
+    to 600"""
+    queues: tuple[Queue, ...] = ()
+    """durable queues to declare at start and bind to `rabbitmq.exchange`; JSON in the environment
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:
