@@ -1,10 +1,8 @@
 """``replicator listen``: the tutorial's listener, for any exchange."""
 
 import contextlib
-import json
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -74,27 +72,12 @@ def _facts(message: Message) -> Facts:
         "type": message.type,
         "timestamp": _sent_at(message),
         "headers": dict(message.headers),
-        "body": _json_or_text(message.body),
+        "body": output.raw_or_text(message.body),
     }
 
 
 def _sent_at(message: Message) -> str | None:
     return None if message.timestamp is None else shown(message.timestamp * 1_000_000)
-
-
-def _json_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return a JSON body on one line, and any other body as text."""
-    try:
-        # Formatted, not decoded: numbers stay as they were written, whatever their size.
-        return msgspec.Raw(msgspec.json.format(body, indent=-1))
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # msgspec refuses the escape of half a surrogate pair.
-        json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
-    return msgspec.Raw(b" ".join(body.splitlines()))
 
 
 def _print(message: Message) -> None:

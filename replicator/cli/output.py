@@ -35,6 +35,10 @@ def console() -> Console:
     return Console(highlight=False, width=width)
 
 
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def say(text: Text | str) -> None:
     """Print a line of data for people, whatever its length."""
     console().print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
@@ -42,7 +46,7 @@ def say(text: Text | str) -> None:
 
 def note(text: str) -> None:
     """Print a note beside the data, on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
+    _stderr().print(Text(text, style="dim"))
 
 
 def print_error(text: str, hint: str | None = None) -> None:
@@ -50,7 +54,7 @@ def print_error(text: str, hint: str | None = None) -> None:
 
     Passwords of addresses are hidden: the text of a defect may come from any library.
     """
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = _stderr()
     for line in redact_text(text).splitlines():
         out.print(Text.assemble(("error: ", "bold red"), line))
     if hint:
@@ -156,24 +160,23 @@ def _encodable(value: Any) -> Any:
 
 
 def raw_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return JSON unchanged, and anything else as text, so that the whole is JSON.
-
-    JSON nested too deeply for the parsers is only checked for its brackets.
-    """
-    text = body.decode("utf-8", "replace")
+    """Return JSON as it stands, on one line, and anything else as text: the whole is JSON."""
     try:
-        msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        try:
-            json.loads(body.decode(), parse_constant=_refuse)  # takes half a surrogate pair
-        except ValueError:
-            return text
-        except RecursionError:
-            try:
-                deep_json.members(body)
-            except ValueError:
-                return text
-    return msgspec.Raw(body)
+        _require_json(body)
+    except ValueError:
+        return body.decode("utf-8", "replace")
+    return msgspec.Raw(b" ".join(body.splitlines()))
+
+
+def _require_json(body: bytes) -> None:
+    """Raise ValueError for what is not JSON; if nested too deeply, only its brackets are checked.
+
+    Unlike msgspec, the standard library takes half a surrogate pair.
+    """
+    try:
+        json.loads(body.decode(), parse_constant=_refuse)
+    except RecursionError:
+        deep_json.members(body)
 
 
 def _refuse(constant: str) -> None:
