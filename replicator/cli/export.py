@@ -40,7 +40,7 @@ def export_entries(
     Each has the exchange, the routing key, the properties and the body of its message. Give the
     command the settings of the service: the exchange and the routing key come from them.
     """
-    settings = options.settings_from(config, outbox__url=outbox)
+    settings = options.settings_from(config, {"outbox.url": outbox})
     database = open_database(settings.outbox.url)
     (first,) = naming.entry_numbers(database, [after])
     selection = Selection(state, table, key)

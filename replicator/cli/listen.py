@@ -44,7 +44,8 @@ def listen(
     Messages published while it does not run are not shown: bind a durable queue to miss nothing.
     """
     settings = options.settings_from(
-        config, rabbitmq__url=rabbitmq, rabbitmq__exchange=exchange, outbox__url=outbox
+        config,
+        {"rabbitmq.url": rabbitmq, "rabbitmq.exchange": exchange, "outbox.url": outbox},
     )
     bindings = binding or ["#"]
     received = 0

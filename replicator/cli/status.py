@@ -35,7 +35,7 @@ def status(
     The figures are live when the service runs and its HTTP address answers; otherwise they are
     what the outbox has recorded.
     """
-    settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
+    settings = options.settings_from(config, {"http.listen": http, "outbox.url": outbox})
     if is_watching:
         watch(lambda: _facts(settings), as_json=as_json, count=count)
         return

@@ -110,8 +110,8 @@ def load_settings(
         # an address, when somebody mixes them up.
         text = redact_text("\n".join(map(_one_line, problems)))
         raise SettingsInvalid(text, hint="docs/configuration.md lists every setting")
-    if require_tables and not settings.tables:
-        raise SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
+    if require_tables:
+        settings.require_tables()
     return settings
 
 

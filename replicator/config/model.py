@@ -28,6 +28,7 @@ from replicator.config.values import (
 )
 from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey
+from replicator.errors import SettingsInvalid
 from replicator.log import Format, Level
 
 FieldNames = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -160,6 +161,11 @@ class Settings(Section):
         An entry that names none has `rabbitmq.exchange`, even if its whole database has another.
         """
         return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
+
+    def require_tables(self) -> None:
+        """Raise SettingsInvalid unless a table is named."""
+        if not self.tables:
+            raise SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
 
     def table(self, name: TableName) -> Table | None:
         """Return the options of a table: of its own entry, else of its whole database."""
