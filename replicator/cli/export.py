@@ -1,16 +1,13 @@
 """``replicator outbox export``: entries with everything needed to publish them elsewhere."""
 
 import base64
-from typing import Annotated
-
-import msgspec
+from typing import Annotated, Final
 
 from replicator.cli import naming, options, output
 from replicator.cli.output import Facts
 from replicator.composition import publication
 from replicator.config import Settings
 from replicator.domain.envelope import STRUCTURED
-from replicator.domain.instants import shown
 from replicator.domain.model import Entry, TableName
 from replicator.domain.properties import (
     CONTENT_TYPE,
@@ -22,6 +19,8 @@ from replicator.operators import export
 from replicator.operators.listing import EntryRow, Selection
 from replicator.outbox.opening import open_database
 from replicator.publisher.addresses import Addresses
+
+_KEYS: Final = "id table key op origin state captured_at attempts reason last_error"
 
 
 def export_entries(
@@ -55,16 +54,7 @@ def _facts(row: EntryRow, body: bytes, settings: Settings) -> Facts:
     addresses = Addresses(publication(settings), settings.rabbitmq.exchange, {row.feed_id: name})
     exchange, routing_key = addresses.exchange_and_key(entry)
     return {
-        "id": row.id,
-        "table": row.table,
-        "key": msgspec.Raw(row.key.encode()),
-        "op": row.op,
-        "origin": row.origin,
-        "state": row.state,
-        "captured_at": shown(row.captured_at),
-        "attempts": row.attempts,
-        "reason": row.reason,
-        "last_error": row.last_error,
+        **output.facts_of(row, _KEYS),
         "exchange": exchange,
         "routing_key": routing_key,
         "properties": _properties(row.message_id, entry, name, settings),

@@ -8,7 +8,6 @@ import typer
 from replicator.cli import naming, options, output
 from replicator.cli.output import Facts
 from replicator.domain.instants import shown
-from replicator.domain.words import duration
 from replicator.operators import listing
 from replicator.operators.feeds import request_resync, take_as_baseline
 from replicator.operators.listing import GapRow
@@ -38,9 +37,9 @@ def list_feeds(
             "table",
             "state",
             "ready at",
-            ("last change", lambda facts: facts["changed_at"]),
-            ("#captured", lambda facts: f"{facts['captured']:,}"),
-            ("#documents", lambda facts: f"{facts['snapshot_documents']:,}"),
+            "last change=changed_at",
+            ",captured",
+            ",documents=snapshot_documents",
             ("gap since", lambda facts: facts["gap"] and facts["gap"]["from"]),
             "…last error",
         ],
@@ -74,7 +73,7 @@ def gaps(
             "cause",
             "from",
             ("to", lambda facts: facts["to"] or "not repaired yet"),
-            ("lasted", lambda facts: duration(facts["seconds"])),
+            "lasted=seconds",
             "#created",
             "#updated",
             "#deleted",
@@ -87,17 +86,10 @@ def gaps(
 
 def _gap_facts(gap: GapRow) -> Facts:
     until = gap.closed_at / 1e6 if gap.closed_at is not None else time.time()
-    return {
-        "id": gap.id,
-        "table": gap.table,
-        "cause": gap.cause,
+    return output.facts_of(gap, "id table cause created updated deleted skipped") | {
         "from": shown(gap.opened_at),
         "to": shown(gap.closed_at),
         "seconds": round(max(0.0, until - gap.opened_at / 1e6), 3),
-        "created": gap.created,
-        "updated": gap.updated,
-        "deleted": gap.deleted,
-        "skipped": gap.skipped,
     }
 
 

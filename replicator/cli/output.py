@@ -14,19 +14,34 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.domain import deep_json
+from replicator.domain.instants import shown
+from replicator.domain.words import duration, size
 from replicator.log import redact_text
 
 Facts = dict[str, Any]
 """What a command says of one thing, under the keys that its JSON has."""
 Column = str | tuple[str, Callable[[Facts], object]]
-"""A heading, and what stands below it: without a function, the fact of that name.
+"""A heading, and the fact below it: ``did=action``, ``action`` for the fact of that name, or a
+function. Facts named ``bytes`` or ``…_seconds`` are shown in words.
 
-A heading that begins with ``#`` is right-aligned, for numbers; one that begins with ``…`` may be
-folded. The marks are not shown.
+A heading that begins with ``#`` is right-aligned, for numbers; one with ``,`` has its thousands
+separated as well; one that begins with ``…`` may be folded. The marks are not shown.
 """
 
 # A table in a file or a pipe is not cut at a terminal's width.
 _WIDTH_WITHOUT_TERMINAL: Final = 200
+_MARKS: Final = "#,…"
+
+
+def facts_of(row: object, keys: str) -> Facts:
+    """Return attributes of a row as JSON has them: instants as text, a primary key as it is."""
+    return {key: _fact(key, getattr(row, key)) for key in keys.split()}
+
+
+def _fact(key: str, value: Any) -> Any:
+    if key == "key" and value is not None:
+        return msgspec.Raw(value.encode())
+    return shown(value) if key == "at" or key.endswith("_at") else value
 
 
 def console() -> Console:
@@ -88,11 +103,11 @@ def table(rows: Iterable[Facts], columns: Sequence[Column]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     cells: list[Callable[[Facts], object]] = []
     for column in columns:
-        heading, cell = column if isinstance(column, tuple) else (column, _fact(column))
+        heading, cell = column if isinstance(column, tuple) else _named(column)
         cells.append(cell)
         made.add_column(
-            heading.lstrip("#…"),
-            justify="right" if heading.startswith("#") else "left",
+            heading.lstrip(_MARKS),
+            justify="right" if heading[0] in "#," else "left",
             no_wrap=not heading.startswith("…"),
             overflow="fold",
         )
@@ -101,9 +116,17 @@ def table(rows: Iterable[Facts], columns: Sequence[Column]) -> Table:
     return made
 
 
-def _fact(heading: str) -> Callable[[Facts], object]:
-    key = heading.lstrip("#…").replace(" ", "_")
-    return lambda facts: facts[key]
+def _named(column: str) -> tuple[str, Callable[[Facts], object]]:
+    """Return the heading of a column, and what reads the fact below it."""
+    heading, _, key = column.partition("=")
+    key = key or heading.lstrip(_MARKS).replace(" ", "_")
+    if key.endswith("seconds"):
+        return heading, lambda facts: duration(facts[key])
+    if key == "bytes":
+        return heading, lambda facts: size(facts[key])
+    if heading.startswith(","):
+        return heading, lambda facts: f"{facts[key]:,}"
+    return heading, lambda facts: facts[key]
 
 
 def _cell(value: object) -> Text:

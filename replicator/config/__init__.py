@@ -1,10 +1,9 @@
 """Settings: flags over environment over a TOML file over defaults, checked before anything starts.
 
 Use `load_settings`. The models are frozen and never show a password. The names of settings are
-fixed by the project's contract; the documentation is checked against `describe_settings`.
+fixed by the project's contract; the documentation is checked against the models.
 """
 
-from replicator.config.describe import Setting, describe_settings
 from replicator.config.load import load_settings
 from replicator.config.model import Settings, Table
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
@@ -14,9 +13,7 @@ __all__ = [
     "HostPort",
     "RabbitMQUrl",
     "RethinkDBUrl",
-    "Setting",
     "Settings",
     "Table",
-    "describe_settings",
     "load_settings",
 ]

@@ -14,16 +14,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from replicator.config.describe import ENVIRONMENT_PREFIX, describe_settings, environment_variable
 from replicator.config.model import Settings
-from replicator.config.section import ContradictionError
+from replicator.config.section import ContradictionError, fields_of
 from replicator.errors import SettingsInvalid
 from replicator.log import redact_text, redact_url
 
-CONFIG_VARIABLE = "REPLICATOR_CONFIG"
+_PREFIX = "REPLICATOR_"
+_CONFIG_VARIABLE = "REPLICATOR_CONFIG"
 
 FLAGS = {
     "tables": "--table",
@@ -42,12 +42,14 @@ _SERVICE_LINK = re.compile(
     re.ASCII,
 )
 
-_SECTIONS = [
-    name
-    for name, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-]
-_KEYS = [setting.key for setting in describe_settings()]
+
+def environment_variable(key: str) -> str:
+    """Return the environment variable of a dotted key."""
+    return _PREFIX + key.replace(".", "__").upper()
+
+
+_KEYS = [key for key, _ in fields_of(Settings)]
+_SECTIONS = {key.partition(".")[0] for key in _KEYS if "." in key and "[]" not in key}
 _VARIABLES = {environment_variable(key): key for key in _KEYS if "[]" not in key}
 
 # By the beginning of pydantic's error type, where its own words are not those of the settings.
@@ -97,7 +99,7 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
-    from_file = _from_file(config_file or environ.get(CONFIG_VARIABLE), problems)
+    from_file = _from_file(config_file or environ.get(_CONFIG_VARIABLE), problems)
     selecting = _from_environment(environ, problems) | _from_flags(flags or {})
     given = from_file | selecting
     tables = _tables(from_file.get("tables", _Given([], "")), selecting.get("tables"))
@@ -160,7 +162,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
     """Read all variables that begin with REPLICATOR_; an unknown one is a problem."""
     layer: _Layer = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(_PREFIX) or variable == _CONFIG_VARIABLE:
             continue
         origin = f"environment variable {variable}"
         key = _VARIABLES.get(variable)

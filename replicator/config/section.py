@@ -1,10 +1,11 @@
 """What the settings' models share: their strictness, and types used in several sections."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from replicator.domain.routing import MAX_BYTES
 
@@ -63,3 +64,20 @@ class Section(BaseModel):
         # A value may be a secret: the loader decides what is shown of it.
         hide_input_in_errors=True,
     )
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each setting of a model by its dotted key; inside a list as ``tables[].name``."""
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        if section := _model_in(field.annotation):
+            yield from fields_of(section, f"{key}.")
+            continue
+        yield key, field
+        for item in filter(None, map(_model_in, get_args(field.annotation))):
+            yield from fields_of(item, f"{key}[].")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None

@@ -17,7 +17,6 @@ from replicator.config import (
     RabbitMQUrl,
     RethinkDBUrl,
     Settings,
-    describe_settings,
     load_settings,
 )
 from replicator.config.values import (
@@ -27,6 +26,7 @@ from replicator.config.values import (
 )
 from replicator.domain.model import TableName, of_table
 from replicator.errors import SettingsInvalid
+from tests.support.settings import describe_settings
 
 TABLE = {"REPLICATOR_TABLES": "a.b"}
 
