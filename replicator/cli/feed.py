@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli import naming, options, output
+from replicator.cli import naming, options, output, summary
 from replicator.cli.output import Facts
 from replicator.domain.instants import shown
 from replicator.operators import listing
@@ -33,16 +33,7 @@ def list_feeds(
         found = listing.list_feeds(connection)
     output.print_rows(
         map(feed_facts, found),
-        [
-            "table",
-            "state",
-            "ready at",
-            "last change=changed_at",
-            ",captured",
-            ",documents=snapshot_documents",
-            ("gap since", lambda facts: facts["gap"] and facts["gap"]["from"]),
-            "…last error",
-        ],
+        summary.FEEDS,
         as_json=as_json,
         empty="no feeds yet: they are made by `replicator run`",
     )

@@ -5,12 +5,13 @@ fixed by the project's contract; the documentation is checked against the models
 """
 
 from replicator.config.load import load_settings
-from replicator.config.model import Settings, Table
+from replicator.config.model import Outbox, Settings, Table
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
 from replicator.config.values import HostPort
 
 __all__ = [
     "HostPort",
+    "Outbox",
     "RabbitMQUrl",
     "RethinkDBUrl",
     "Settings",
