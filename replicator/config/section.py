@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -70,14 +70,10 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
     """Yield each setting of a model by its dotted key; inside a list as ``tables[].name``."""
     for name, field in model.model_fields.items():
         key = prefix + name
-        if section := _model_in(field.annotation):
-            yield from fields_of(section, f"{key}.")
-            continue
-        yield key, field
-        for item in filter(None, map(_model_in, get_args(field.annotation))):
-            yield from fields_of(item, f"{key}[].")
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_model else None
+        types = [field.annotation, *get_args(field.annotation)]
+        models = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        is_section = field.annotation in models
+        if not is_section:
+            yield key, field
+        for each in models:
+            yield from fields_of(each, f"{key}." if is_section else f"{key}[].")
