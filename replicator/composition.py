@@ -19,7 +19,7 @@ from replicator.source.connection import Server
 def rethinkdb_server(settings: Settings) -> Server:
     """Return how to reach RethinkDB, from the settings."""
     source = settings.rethinkdb
-    return Server(InTurn(source.hosts), source.user, source.password, source.tls_ca_file)
+    return Server(InTurn(source.url.hosts), source.url.user, source.password, source.tls_ca_file)
 
 
 def table_settings(name: TableName, table: Table) -> TableSettings:
@@ -43,12 +43,12 @@ def rabbitmq_broker(settings: Settings) -> Broker:
     """Return how to reach RabbitMQ and what must be there, from the settings."""
     target = settings.rabbitmq
     return Broker(
-        hosts=InTurn(target.hosts),
+        hosts=InTurn(target.url.hosts),
         user=target.user,
         password=target.password or "",
-        virtual_host=target.virtual_host,
+        virtual_host=target.url.virtual_host,
         exchange=target.exchange,
-        is_tls=target.tls,
+        is_tls=target.url.tls,
         tls_ca_file=target.tls_ca_file,
         tls_cert_file=target.tls_cert_file,
         tls_key_file=target.tls_key_file,

@@ -137,7 +137,7 @@ class Service:
         by_key: dict[tuple[str, str], list[str]] = {}
         exchanges = self._settings.exchange_by_table
         for table in self._settings.tables:
-            key = table.routing_key.format(table.database, table.table, Op.UPDATE.value)
+            key = table.routing_key.format(*table.full_name, Op.UPDATE.value)
             by_key.setdefault((exchanges[table.full_name], key), []).append(table.name)
         for (_, key), names in by_key.items():
             if len(names) > 1:
@@ -163,8 +163,8 @@ class Service:
             outbox=self._database.place,
             outbox_id=self._store.outbox_id,
             tables=[table.name for table in self._settings.tables],
-            rethinkdb=self._settings.rethinkdb.safe_url,
-            rabbitmq=self._settings.rabbitmq.safe_url,
+            rethinkdb=str(self._settings.rethinkdb.url),
+            rabbitmq=str(self._settings.rabbitmq.url),
             http=self._settings.http.listen and ":".join(map(str, self._settings.http.listen)),
         )
         self._warn_of_equal_routing_keys()

@@ -67,23 +67,21 @@ def check(  # noqa: PLR0913 -- an argument for each option
     """
     flags = {
         "tables": table,
-        "rethinkdb__url": rethinkdb,
-        "rabbitmq__url": rabbitmq,
-        "rabbitmq__exchange": exchange,
-        "outbox__url": outbox,
-        "http__listen": http,
+        "rethinkdb.url": rethinkdb,
+        "rabbitmq.url": rabbitmq,
+        "rabbitmq.exchange": exchange,
+        "outbox.url": outbox,
+        "http.listen": http,
     }
-    found: list[Finding] = []
+    statuses = {0}
     for finding in _findings(config, flags):
-        found.append(finding)
+        if not finding.ok:
+            statuses.add(_PERMANENT if finding.permanent else _UNREACHABLE)
         if as_json:
             output.print_line(finding._asdict())
         else:
             _print(finding)
-    failed = [finding for finding in found if not finding.ok]
-    if failed:
-        is_permanent = any(finding.permanent for finding in failed)
-        raise typer.Exit(_PERMANENT if is_permanent else _UNREACHABLE)
+    raise typer.Exit(max(statuses))
 
 
 def _print(finding: Finding) -> None:
@@ -107,73 +105,66 @@ def _attempt(part: str, look: Callable[..., str], *at: Any) -> Finding:
 
 def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
     try:
-        settings = options.settings_from(config, **flags)
+        settings = options.settings_from(config, flags)
     except SettingsInvalid as err:
         for line in str(err).splitlines():
             yield Finding("settings", ok=False, message=line, hint=err.hint, permanent=True)
         return
-    if settings.tables:
-        names = ", ".join(table.name for table in settings.tables)
-        yield Finding("settings", ok=True, message=f"complete; tables: {names}")
-    else:
-        missing = SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
-        yield _failure("settings", missing)
-    found: list[TableName] = []
+    yield _attempt("settings", _settings_words, settings)
+    found = [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     yield from _source(settings, found)
     yield from _broker(settings, found)
     yield _attempt("outbox", _outbox_words, settings.outbox.url)
 
 
+def _settings_words(settings: Settings) -> str:
+    settings.require_tables()
+    return f"complete; tables: {', '.join(table.name for table in settings.tables)}"
+
+
 def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
-    """Test RethinkDB; add the tables that would be replicated to ``found``."""
-    found += [table.full_name for table in settings.tables if not table.full_name.is_pattern]
+    """Test RethinkDB; add the tables of whole databases to ``found``."""
+    url = settings.rethinkdb.url
+
+    def tables_words(rethinkdb: source.SourceCheck, database: str) -> str:
+        names = rethinkdb.tables(database)
+        found.extend(name for name in names if name not in found)
+        if not names:
+            return "none yet; each is replicated as soon as it is created"
+        return f"{len(names)} now: {', '.join(name.table for name in names)}"
+
+    def table_words(rethinkdb: source.SourceCheck, name: TableName) -> str:
+        fields = FieldRules()
+        if (table := settings.table(name)) is not None:
+            fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
+        return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
+
     try:
         with source.connected(rethinkdb_server(settings)) as rethinkdb:
-            user, url = settings.rethinkdb.user, settings.rethinkdb.safe_url
             yield _attempt(
                 "rethinkdb",
-                lambda: f"server {rethinkdb.server()!r} answers user {user!r} at {url}",
+                lambda: f"server {rethinkdb.server()!r} answers user {url.user!r} at {url}",
             )
             for database in settings.databases:
-                try:
-                    tables = rethinkdb.tables(database)
-                except ReplicatorError as err:
-                    yield _failure(f"tables {database}.*", err)
-                    continue
-                found += [name for name in tables if name not in found]
-                yield Finding(f"tables {database}.*", ok=True, message=_tables_words(tables))
+                yield _attempt(f"tables {database}.*", tables_words, rethinkdb, database)
             for name in found:
-                yield _attempt(f"table {name}", _table_words, rethinkdb, name, settings)
+                yield _attempt(f"table {name}", table_words, rethinkdb, name)
     except ReplicatorError as err:
         yield _failure("rethinkdb", err)
 
 
-def _tables_words(names: Sequence[TableName]) -> str:
-    if not names:
-        return "none yet; each is replicated as soon as it is created"
-    return f"{len(names)} now: {', '.join(name.table for name in names)}"
-
-
-def _table_words(rethinkdb: source.SourceCheck, name: TableName, settings: Settings) -> str:
-    table = settings.table(name)
-    fields = FieldRules()
-    if table is not None:
-        fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
-    return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
-
-
 def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]:
-    target = settings.rabbitmq
     broker = rabbitmq_broker(settings)
     keys = _routing_keys(settings, found)
     try:
         with publisher.connected(broker) as rabbitmq:
             yield Finding(
-                "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {target.safe_url}"
+                "rabbitmq", ok=True, message=f"{rabbitmq.where} answers at {settings.rabbitmq.url}"
             )
-            for exchange in settings.exchanges:
-                wanted = keys[exchange] or [_ANY_KEY]
-                yield _attempt(f"exchange {exchange}", rabbitmq.exchange, exchange, wanted)
+            for exchange, of_it in keys.items():
+                yield _attempt(
+                    f"exchange {exchange}", rabbitmq.exchange, exchange, of_it or [_ANY_KEY]
+                )
             yield _attempt("fence", rabbitmq.fence)
             for queue in broker.queues:
                 yield _attempt(f"queue {queue.name}", rabbitmq.queue, queue)
@@ -188,11 +179,10 @@ def _routing_keys(settings: Settings, found: Sequence[TableName]) -> dict[str, l
     keys: dict[str, list[str]] = {exchange: [] for exchange in settings.exchanges}
     for name in found:
         if (table := settings.table(name)) is not None:
-            exchange = table.exchange or settings.rabbitmq.exchange
-            keys[exchange] += [
-                table.routing_key.format(name.database, name.table, op.value) for op in Op
-            ]
-    return {exchange: list(dict.fromkeys(of_it)) for exchange, of_it in keys.items()}
+            of_it = keys[table.exchange or settings.rabbitmq.exchange]
+            made = (table.routing_key.format(*name, op) for op in Op)
+            of_it += [key for key in dict.fromkeys(made) if key not in of_it]
+    return keys
 
 
 def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
@@ -202,40 +192,36 @@ def _bindings(settings: Settings, keys: Mapping[str, Sequence[str]]) -> Finding:
     transaction that is rolled back returns nothing). So this compares the settings, and adds what
     RabbitMQ has returned to a running service.
     """
-    said, is_compared_whole = _compared(settings, keys)
+    said, is_all_taken = _compared(settings, keys)
+    said += f"; {_UNSEEN}"
     live = live_facts(settings.http.listen)
     lost: Mapping[str, int] = live["broker"]["unroutable"] if live else {}
-    if lost:
+    if live:
         tables = ", ".join(f"{table} {count:,}" for table, count in sorted(lost.items()))
-        said += f"; the service at {settings.http.listen} had unroutable messages: {tables}"
-    elif live:
-        said += f"; the service at {settings.http.listen} had no unroutable message"
-    hint = None if is_compared_whole and not lost else _HINT_OF_BINDINGS
+        had = f"unroutable messages: {tables}" if lost else "no unroutable message"
+        said += f"; the service at {settings.http.listen} had {had}"
+    hint = None if is_all_taken and not lost else _HINT_OF_BINDINGS
     return Finding("bindings", ok=True, message=said, hint=hint)
 
 
 def _compared(settings: Settings, keys: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
     """Compare with ``rabbitmq.queues``; returns the words, and whether every key is taken."""
-    queues = settings.rabbitmq.queues
-    if not queues:
-        return f"rabbitmq.queues declares no queue; {_UNSEEN}", False
-    main = settings.rabbitmq.exchange
-    bindings = [binding for queue in queues for binding in queue.bindings]
-    matches = _MATCHES.get(settings.rabbitmq.exchange_type)
+    rabbitmq = settings.rabbitmq
+    bindings = [binding for queue in rabbitmq.queues for binding in queue.bindings]
+    if not bindings:
+        return "rabbitmq.queues declares no queue", False
+    matches = _MATCHES.get(rabbitmq.exchange_type)
     if matches is None:
-        return f"a {settings.rabbitmq.exchange_type} exchange is not compared; {_UNSEEN}", False
+        return f"a {rabbitmq.exchange_type} exchange is not compared", False
     lost = [
-        key if exchange == main else f"{key} (exchange {exchange})"
+        key if exchange == rabbitmq.exchange else f"{key} (exchange {exchange})"
         for exchange, of_it in keys.items()
         for key in of_it
-        if exchange != main or not any(matches(binding, key) for binding in bindings)
+        if exchange != rabbitmq.exchange or not any(matches(each, key) for each in bindings)
     ]
     if not lost:
-        return f"rabbitmq.queues takes every routing key; {_UNSEEN}", True
-    return (
-        f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be intended; {_UNSEEN}",
-        False,
-    )
+        return "rabbitmq.queues takes every routing key", True
+    return f"no queue of rabbitmq.queues takes {', '.join(lost)}, which may be intended", False
 
 
 def _outbox_words(url: str) -> str:

@@ -4,12 +4,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
 from replicator.cli import naming, options, output
 from replicator.cli.output import Facts
-from replicator.domain.instants import shown
 from replicator.errors import ReplicatorError
 from replicator.operators import entries
 from replicator.operators.entries import Changed
@@ -131,17 +129,7 @@ def history(
         found = orders.newest(connection, limit=limit)
     output.print_rows(
         map(_order_facts, found),
-        [
-            "at",
-            "by",
-            ("did", lambda facts: facts["action"]),
-            "table",
-            ("#from", lambda facts: facts["first_entry"]),
-            ("#to", lambda facts: facts["last_entry"]),
-            "op",
-            "…key",
-            "was",
-        ],
+        ["at", "by", "did=action", "table", "#first entry", "#last entry", "op", "…key", "was"],
         as_json=as_json,
         empty="no operator has changed anything",
     )
@@ -188,14 +176,8 @@ def _show(action: Action, done: Sequence[Changed], *, is_dry: bool, as_json: boo
 
 
 def _facts(action: Action, each: Changed, *, is_dry: bool) -> Facts:
-    row = each.entry
-    facts = {
-        "id": row.id,
-        "message_id": row.message_id,
-        "table": row.table,
-        "op": row.op,
-        "key": msgspec.Raw(row.key.encode()),
-        "was": row.state,
+    facts = output.facts_of(each.entry, "id message_id table op key") | {
+        "was": each.entry.state,
         "state": _BECOMES[action],
         "changed": each.is_changed,
         "dry_run": is_dry,
@@ -206,17 +188,5 @@ def _facts(action: Action, each: Changed, *, is_dry: bool) -> Facts:
 
 
 def _order_facts(order: Order) -> Facts:
-    return {
-        "id": order.id,
-        "at": shown(order.at),
-        "by": order.actor,
-        "action": order.action,
-        "table": order.table,
-        "first_entry": order.first_entry,
-        "last_entry": order.last_entry,
-        "entries": order.entries,
-        "op": order.op,
-        "key": None if order.key is None else msgspec.Raw(order.key.encode()),
-        "captured_at": shown(order.captured_at),
-        "was": order.was,
-    }
+    keys = "id at action table first_entry last_entry entries op key captured_at was"
+    return output.facts_of(order, keys) | {"by": order.actor}

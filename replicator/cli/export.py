@@ -3,26 +3,24 @@
 import base64
 from typing import Annotated, Final
 
-import msgspec
-
 from replicator.cli import naming, options, output
 from replicator.cli.output import Facts
+from replicator.composition import publication
 from replicator.config import Settings
 from replicator.domain.envelope import STRUCTURED
-from replicator.domain.instants import shown
-from replicator.domain.model import Entry, TableName, of_table
+from replicator.domain.model import Entry, TableName
 from replicator.domain.properties import (
     CONTENT_TYPE,
     STRUCTURED_TYPE,
     compact_headers,
     full_headers,
 )
-from replicator.domain.routing import RoutingKey
 from replicator.operators import export
 from replicator.operators.listing import EntryRow, Selection
 from replicator.outbox.opening import open_database
+from replicator.publisher.addresses import Addresses
 
-_DEFAULT_ROUTING_KEY: Final = RoutingKey("{table}.{op}")
+_KEYS: Final = "id table key op origin state captured_at attempts reason last_error"
 
 
 def export_entries(
@@ -41,7 +39,7 @@ def export_entries(
     Each has the exchange, the routing key, the properties and the body of its message. Give the
     command the settings of the service: the exchange and the routing key come from them.
     """
-    settings = options.settings_from(config, outbox__url=outbox)
+    settings = options.settings_from(config, {"outbox.url": outbox})
     database = open_database(settings.outbox.url)
     (first,) = naming.entry_numbers(database, [after])
     selection = Selection(state, table, key)
@@ -52,22 +50,13 @@ def export_entries(
 
 def _facts(row: EntryRow, body: bytes, settings: Settings) -> Facts:
     name = TableName(*row.table.split(".", 1))
-    templates = {table.full_name: table.routing_key for table in settings.tables}
-    template = of_table(templates, name) or _DEFAULT_ROUTING_KEY
     entry = Entry(row.id, row.feed_id, row.key, row.op, row.origin, body, row.captured_at)
+    addresses = Addresses(publication(settings), settings.rabbitmq.exchange, {row.feed_id: name})
+    exchange, routing_key = addresses.exchange_and_key(entry)
     return {
-        "id": row.id,
-        "table": row.table,
-        "key": msgspec.Raw(row.key.encode()),
-        "op": row.op,
-        "origin": row.origin,
-        "state": row.state,
-        "captured_at": shown(row.captured_at),
-        "attempts": row.attempts,
-        "reason": row.reason,
-        "last_error": row.last_error,
-        "exchange": of_table(settings.exchange_by_table, name) or settings.rabbitmq.exchange,
-        "routing_key": template.format(name.database, name.table, row.op),
+        **output.facts_of(row, _KEYS),
+        "exchange": exchange,
+        "routing_key": routing_key,
         "properties": _properties(row.message_id, entry, name, settings),
         **_body(body),
     }

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli import naming, options, output
+from replicator.cli import naming, options, output, summary
 from replicator.cli.output import Facts
 from replicator.domain.instants import shown
-from replicator.domain.words import duration
 from replicator.operators import listing
 from replicator.operators.feeds import request_resync, take_as_baseline
 from replicator.operators.listing import GapRow
@@ -34,16 +33,7 @@ def list_feeds(
         found = listing.list_feeds(connection)
     output.print_rows(
         map(feed_facts, found),
-        [
-            "table",
-            "state",
-            "ready at",
-            ("last change", lambda facts: facts["changed_at"]),
-            ("#captured", lambda facts: f"{facts['captured']:,}"),
-            ("#documents", lambda facts: f"{facts['snapshot_documents']:,}"),
-            ("gap since", lambda facts: facts["gap"] and facts["gap"]["from"]),
-            "…last error",
-        ],
+        summary.FEEDS,
         as_json=as_json,
         empty="no feeds yet: they are made by `replicator run`",
     )
@@ -74,7 +64,7 @@ def gaps(
             "cause",
             "from",
             ("to", lambda facts: facts["to"] or "not repaired yet"),
-            ("lasted", lambda facts: duration(facts["seconds"])),
+            "lasted=seconds",
             "#created",
             "#updated",
             "#deleted",
@@ -87,17 +77,10 @@ def gaps(
 
 def _gap_facts(gap: GapRow) -> Facts:
     until = gap.closed_at / 1e6 if gap.closed_at is not None else time.time()
-    return {
-        "id": gap.id,
-        "table": gap.table,
-        "cause": gap.cause,
+    return output.facts_of(gap, "id table cause created updated deleted skipped") | {
         "from": shown(gap.opened_at),
         "to": shown(gap.closed_at),
         "seconds": round(max(0.0, until - gap.opened_at / 1e6), 3),
-        "created": gap.created,
-        "updated": gap.updated,
-        "deleted": gap.deleted,
-        "skipped": gap.skipped,
     }
 
 

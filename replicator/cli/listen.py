@@ -1,10 +1,8 @@
 """``replicator listen``: the tutorial's listener, for any exchange."""
 
 import contextlib
-import json
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -46,7 +44,8 @@ def listen(
     Messages published while it does not run are not shown: bind a durable queue to miss nothing.
     """
     settings = options.settings_from(
-        config, rabbitmq__url=rabbitmq, rabbitmq__exchange=exchange, outbox__url=outbox
+        config,
+        {"rabbitmq.url": rabbitmq, "rabbitmq.exchange": exchange, "outbox.url": outbox},
     )
     bindings = binding or ["#"]
     received = 0
@@ -55,7 +54,7 @@ def listen(
             if message is None:
                 output.note(
                     f"listening on exchange {settings.rabbitmq.exchange} for "
-                    f"{', '.join(bindings)} at {settings.rabbitmq.safe_url}; Ctrl-C stops"
+                    f"{', '.join(bindings)} at {settings.rabbitmq.url}; Ctrl-C stops"
                 )
                 continue
             if as_json:
@@ -74,27 +73,12 @@ def _facts(message: Message) -> Facts:
         "type": message.type,
         "timestamp": _sent_at(message),
         "headers": dict(message.headers),
-        "body": _json_or_text(message.body),
+        "body": output.raw_or_text(message.body),
     }
 
 
 def _sent_at(message: Message) -> str | None:
     return None if message.timestamp is None else shown(message.timestamp * 1_000_000)
-
-
-def _json_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return a JSON body on one line, and any other body as text."""
-    try:
-        # Formatted, not decoded: numbers stay as they were written, whatever their size.
-        return msgspec.Raw(msgspec.json.format(body, indent=-1))
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # msgspec refuses the escape of half a surrogate pair.
-        json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
-    return msgspec.Raw(b" ".join(body.splitlines()))
 
 
 def _print(message: Message) -> None:

@@ -1,8 +1,8 @@
 """How the command line names entries and tables, and completes them in a shell."""
 
-import itertools
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -16,9 +16,8 @@ from replicator.operators.listing import Selection
 from replicator.outbox.opening import open_database
 from replicator.outbox.port import Database
 
-_MAX_NUMBER: Final = 2**63 - 1
-_MAX_DIGITS: Final = 19
-_MAX_OFFERED: Final = 50
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")  # no outbox gets that far
+_MAX_OFFERED: Final = 1000
 
 
 def entry_numbers(database: Database, names: Sequence[str]) -> list[int]:
@@ -40,8 +39,7 @@ def _entry_number(name: str, ours: str | None) -> int:
         raise EntryUnknown(
             f"the message {name} is from another outbox", hint="name that outbox with --outbox"
         )
-    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
-    if not is_number or int(digits) > _MAX_NUMBER:
+    if not _NUMBER.fullmatch(digits):
         raise typer.BadParameter(f"{name!r} is neither an entry's number nor a message id")
     return int(digits)
 
@@ -61,38 +59,36 @@ def ask(question: str) -> None:
 
 # Completion: nothing after an error, which a shell could not show.
 
-_Complete = Callable[[typer.Context, str], list[str]]
+_Complete = Callable[[typer.Context], list[str]]
 
 
-def _completer(find: Callable[[Any], Iterator[object]]) -> _Complete:
-    """Return what completes a word with what an outbox has, from its connection."""
+def _completer(find: Callable[[Any], Iterable[object]]) -> _Complete:
+    """Return what offers words from an outbox's connection; typer leaves out those that differ."""
 
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    def complete(ctx: typer.Context) -> list[str]:
         flags = {"outbox.url": ctx.params.get("outbox")}
         try:
             settings = load_settings(ctx.params.get("config"), flags, require_tables=False)
             with open_database(settings.outbox.url).reading() as connection:
-                found = [str(each) for each in find(connection)]
+                return [str(each) for each in find(connection)]
         except ReplicatorError:
             return []
-        matching = (each for each in found if each.startswith(incomplete))
-        return list(itertools.islice(matching, _MAX_OFFERED))
 
     return complete
 
 
 def _entries_of(state: str | None) -> _Complete:
     """Return what completes the number of an entry, among the oldest."""
+    selection = Selection(state)
     return _completer(
-        lambda connection: (
-            row.id
-            for row in listing.list_entries(connection, Selection(state), limit=_MAX_OFFERED * 20)
-        )
+        lambda connection: [
+            row.id for row in listing.list_entries(connection, selection, limit=_MAX_OFFERED)
+        ]
     )
 
 
 _complete_table: Final = _completer(
-    lambda connection: (feed.name for feed in listing.list_feeds(connection))
+    lambda connection: [feed.name for feed in listing.list_feeds(connection)]
 )
 
 

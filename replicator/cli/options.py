@@ -64,21 +64,13 @@ def limit(text: str) -> Any:
     return typer.Option("--limit", metavar="N", min=1, max=_MAX_ROWS, help=text)
 
 
-def settings_from(config: Path | None, *, require_tables: bool = False, **flags: Any) -> Settings:
-    """Load the settings and configure logging.
-
-    Args:
-        config: The settings file.
-        require_tables: Whether at least one table must be named.
-        flags: Values from the command line by dotted key, with ``__`` for the dot.
-
-    Raises:
-        SettingsInvalid: One line for each problem.
-    """
-    dotted = {key.replace("__", "."): value for key, value in flags.items()}
-    settings = load_settings(config, dotted, require_tables=require_tables)
+def settings_from(
+    config: Path | None, flags: Mapping[str, Any], *, require_tables: bool = False
+) -> Settings:
+    """Load the settings and configure logging; raises as `load_settings`, which has the rest."""
+    settings = load_settings(config, flags, require_tables=require_tables)
     configure_logging(settings.log.format, settings.log.level)
-    _warn_of_passwords(dotted)
+    _warn_of_passwords(flags)
     return settings
 
 
@@ -89,7 +81,7 @@ def database_from(config: Path | None, outbox: str | None) -> Database:
         SettingsInvalid: One line for each problem.
         OutboxUnusable: there can be no outbox at this place.
     """
-    return open_database(settings_from(config, outbox__url=outbox).outbox.url)
+    return open_database(settings_from(config, {"outbox.url": outbox}).outbox.url)
 
 
 def _warn_of_passwords(flags: Mapping[str, Any]) -> None:

@@ -4,14 +4,11 @@ import itertools
 import time
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
 from replicator.cli import entries, export, naming, options, output
 from replicator.cli.output import Facts
-from replicator.domain.instants import shown
-from replicator.domain.words import duration, size
 from replicator.operators import listing
 from replicator.operators.listing import EntryRow, Group, Selection
 
@@ -47,16 +44,7 @@ def list_entries(  # noqa: PLR0913 -- an argument for each option
         has_more = next(found, None) is not None
     output.print_rows(
         (_facts(row, now) for row in rows),
-        [
-            "#id",
-            "table",
-            "op",
-            "…key",
-            "state",
-            ("age", lambda facts: duration(facts["age_seconds"])),
-            "#attempts",
-            "…last error",
-        ],
+        ["#id", "table", "op", "…key", "state", "age=age_seconds", "#attempts", "…last error"],
         as_json=as_json,
         empty="no such entries: everything selected is confirmed",
     )
@@ -100,45 +88,20 @@ def stats(
     now = time.time()
     output.print_rows(
         (_group_facts(group, now) for group in groups),
-        [
-            "table",
-            "state",
-            ("#entries", lambda facts: f"{facts['entries']:,}"),
-            ("#bytes", lambda facts: size(facts["bytes"])),
-            ("oldest", lambda facts: duration(facts["oldest_age_seconds"])),
-        ],
+        ["table", "state", ",entries", "#bytes", "oldest=oldest_age_seconds"],
         as_json=as_json,
         empty="the outbox is empty: everything is confirmed",
     )
 
 
 def _facts(row: EntryRow, now: float) -> Facts:
-    return {
-        "id": row.id,
-        "message_id": row.message_id,
-        "table": row.table,
-        "op": row.op,
-        "origin": row.origin,
-        "key": msgspec.Raw(row.key.encode()),
-        "state": row.state,
-        "captured_at": shown(row.captured_at),
-        "age_seconds": _age(row.captured_at, now),
-        "attempts": row.attempts,
-        "reason": row.reason,
-        "last_error": row.last_error,
-        "bytes": row.bytes,
-    }
+    keys = "id message_id table op origin key state captured_at attempts reason last_error bytes"
+    return output.facts_of(row, keys) | {"age_seconds": _age(row.captured_at, now)}
 
 
 def _group_facts(group: Group, now: float) -> Facts:
-    return {
-        "table": group.table,
-        "state": group.state,
-        "entries": group.entries,
-        "bytes": group.bytes,
-        "oldest_captured_at": shown(group.oldest_captured_at),
-        "oldest_age_seconds": _age(group.oldest_captured_at, now),
-    }
+    facts = output.facts_of(group, "table state entries bytes oldest_captured_at")
+    return facts | {"oldest_age_seconds": _age(group.oldest_captured_at, now)}
 
 
 def _age(captured_at: int, now: float) -> float:

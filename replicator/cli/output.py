@@ -14,25 +14,44 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.domain import deep_json
+from replicator.domain.instants import shown
+from replicator.domain.words import duration, size
 from replicator.log import redact_text
 
 Facts = dict[str, Any]
 """What a command says of one thing, under the keys that its JSON has."""
 Column = str | tuple[str, Callable[[Facts], object]]
-"""A heading, and what stands below it: without a function, the fact of that name.
+"""A heading, and the fact below it: ``did=action``, ``action`` for the fact of that name, or a
+function. Facts named ``bytes`` or ``…_seconds`` are shown in words.
 
-A heading that begins with ``#`` is right-aligned, for numbers; one that begins with ``…`` may be
-folded. The marks are not shown.
+A heading that begins with ``#`` is right-aligned, for numbers; one with ``,`` has its thousands
+separated as well; one that begins with ``…`` may be folded. The marks are not shown.
 """
 
 # A table in a file or a pipe is not cut at a terminal's width.
 _WIDTH_WITHOUT_TERMINAL: Final = 200
+_MARKS: Final = "#,…"
+
+
+def facts_of(row: object, keys: str) -> Facts:
+    """Return attributes of a row as JSON has them: instants as text, a primary key as it is."""
+    return {key: _fact(key, getattr(row, key)) for key in keys.split()}
+
+
+def _fact(key: str, value: Any) -> Any:
+    if key == "key" and value is not None:
+        return msgspec.Raw(value.encode())
+    return shown(value) if key == "at" or key.endswith("_at") else value
 
 
 def console() -> Console:
     """Return the console for data: standard output."""
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, width=width)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: Text | str) -> None:
@@ -42,7 +61,7 @@ def say(text: Text | str) -> None:
 
 def note(text: str) -> None:
     """Print a note beside the data, on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
+    _stderr().print(Text(text, style="dim"))
 
 
 def print_error(text: str, hint: str | None = None) -> None:
@@ -50,7 +69,7 @@ def print_error(text: str, hint: str | None = None) -> None:
 
     Passwords of addresses are hidden: the text of a defect may come from any library.
     """
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = _stderr()
     for line in redact_text(text).splitlines():
         out.print(Text.assemble(("error: ", "bold red"), line))
     if hint:
@@ -84,11 +103,11 @@ def table(rows: Iterable[Facts], columns: Sequence[Column]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     cells: list[Callable[[Facts], object]] = []
     for column in columns:
-        heading, cell = column if isinstance(column, tuple) else (column, _fact(column))
+        heading, cell = column if isinstance(column, tuple) else _named(column)
         cells.append(cell)
         made.add_column(
-            heading.lstrip("#…"),
-            justify="right" if heading.startswith("#") else "left",
+            heading.lstrip(_MARKS),
+            justify="right" if heading[0] in "#," else "left",
             no_wrap=not heading.startswith("…"),
             overflow="fold",
         )
@@ -97,9 +116,17 @@ def table(rows: Iterable[Facts], columns: Sequence[Column]) -> Table:
     return made
 
 
-def _fact(heading: str) -> Callable[[Facts], object]:
-    key = heading.lstrip("#…").replace(" ", "_")
-    return lambda facts: facts[key]
+def _named(column: str) -> tuple[str, Callable[[Facts], object]]:
+    """Return the heading of a column, and what reads the fact below it."""
+    heading, _, key = column.partition("=")
+    key = key or heading.lstrip(_MARKS).replace(" ", "_")
+    if key.endswith("seconds"):
+        return heading, lambda facts: duration(facts[key])
+    if key == "bytes":
+        return heading, lambda facts: size(facts[key])
+    if heading.startswith(","):
+        return heading, lambda facts: f"{facts[key]:,}"
+    return heading, lambda facts: facts[key]
 
 
 def _cell(value: object) -> Text:
@@ -156,24 +183,23 @@ def _encodable(value: Any) -> Any:
 
 
 def raw_or_text(body: bytes) -> msgspec.Raw | str:
-    """Return JSON unchanged, and anything else as text, so that the whole is JSON.
-
-    JSON nested too deeply for the parsers is only checked for its brackets.
-    """
-    text = body.decode("utf-8", "replace")
+    """Return JSON as it stands, on one line, and anything else as text: the whole is JSON."""
     try:
-        msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        try:
-            json.loads(body.decode(), parse_constant=_refuse)  # takes half a surrogate pair
-        except ValueError:
-            return text
-        except RecursionError:
-            try:
-                deep_json.members(body)
-            except ValueError:
-                return text
-    return msgspec.Raw(body)
+        _require_json(body)
+    except ValueError:
+        return body.decode("utf-8", "replace")
+    return msgspec.Raw(b" ".join(body.splitlines()))
+
+
+def _require_json(body: bytes) -> None:
+    """Raise ValueError for what is not JSON; if nested too deeply, only its brackets are checked.
+
+    Unlike msgspec, the standard library takes half a surrogate pair.
+    """
+    try:
+        json.loads(body.decode(), parse_constant=_refuse)
+    except RecursionError:
+        deep_json.members(body)
 
 
 def _refuse(constant: str) -> None:

@@ -32,16 +32,14 @@ def run(  # noqa: PLR0913 -- an argument for each option
     Flags win over the environment, that over the settings file, that over the defaults: both
     servers on this machine, and the outbox replicator.db in this directory.
     """
-    settings = options.settings_from(
-        config,
-        require_tables=True,
-        tables=table,
-        rethinkdb__url=rethinkdb,
-        rabbitmq__url=rabbitmq,
-        rabbitmq__exchange=exchange,
-        outbox__url=outbox,
-        http__listen=http,
-        log__level=log_level,
-        log__format=log_format,
-    )
-    run_until_signalled(settings)
+    flags = {
+        "tables": table,
+        "rethinkdb.url": rethinkdb,
+        "rabbitmq.url": rabbitmq,
+        "rabbitmq.exchange": exchange,
+        "outbox.url": outbox,
+        "http.listen": http,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    run_until_signalled(options.settings_from(config, flags, require_tables=True))

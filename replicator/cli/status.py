@@ -35,7 +35,7 @@ def status(
     The figures are live when the service runs and its HTTP address answers; otherwise they are
     what the outbox has recorded.
     """
-    settings = options.settings_from(config, http__listen=http, outbox__url=outbox)
+    settings = options.settings_from(config, {"http.listen": http, "outbox.url": outbox})
     if is_watching:
         watch(lambda: _facts(settings), as_json=as_json, count=count)
         return
@@ -51,21 +51,7 @@ def status(
 def _print(facts: Facts) -> None:
     for line in summary.lines(facts):
         output.say(line)
-    output.print_rows(
-        facts["feeds"],
-        [
-            "table",
-            "state",
-            "since",
-            ("last change", lambda feed: feed["changed_at"]),
-            ("#captured", lambda feed: f"{feed['captured']:,}"),
-            ("#documents", lambda feed: f"{feed['snapshot_documents']:,}"),
-            ("gap", summary.gap_words),
-            ("…last error", lambda feed: feed["last_error"] if feed["state"] == "lost" else None),
-        ],
-        as_json=False,
-        empty="no feeds yet",
-    )
+    output.print_rows(facts["feeds"], summary.FEEDS, as_json=False, empty="no feeds yet")
 
 
 def _facts(settings: Settings) -> Facts:

@@ -1,10 +1,11 @@
 """The facts of ``/status`` in words: how service, outbox and broker are, and what is wrong."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.text import Text
 
-from replicator.cli.output import Facts
+from replicator.cli.output import Column, Facts
 from replicator.domain.words import duration, size
 
 
@@ -29,6 +30,20 @@ def gap_words(feed: Facts) -> str | None:
     """Say since when changes of a feed may be missing; None when none are."""
     gap = feed["gap"]
     return f"{gap['cause']} since {gap['from']}" if gap else None
+
+
+FEEDS: Final[list[Column]] = [
+    "table",
+    "state",
+    "since",
+    "last change=changed_at",
+    ",captured",
+    ",documents=snapshot_documents",
+    ("gap", gap_words),
+    # Of a feed that is ready again, the last error is history.
+    ("…last error", lambda feed: None if feed["state"] == "ready" else feed["last_error"]),
+]
+"""The columns of a table of feeds."""
 
 
 def _service_words(facts: Facts) -> str:

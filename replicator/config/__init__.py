@@ -1,29 +1,20 @@
 """Settings: flags over environment over a TOML file over defaults, checked before anything starts.
 
 Use `load_settings`. The models are frozen and never show a password. The names of settings are
-fixed by the project's contract; the documentation is checked against `describe_settings`.
+fixed by the project's contract; the documentation is checked against the models.
 """
 
-from replicator.config.describe import Setting, describe_settings
 from replicator.config.load import load_settings
-from replicator.config.model import HTTP, Log, Outbox, Settings, Table
-from replicator.config.servers import Queue, RabbitMQ, RethinkDB
+from replicator.config.model import Outbox, Settings, Table
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
 from replicator.config.values import HostPort
 
 __all__ = [
-    "HTTP",
     "HostPort",
-    "Log",
     "Outbox",
-    "Queue",
-    "RabbitMQ",
     "RabbitMQUrl",
-    "RethinkDB",
     "RethinkDBUrl",
-    "Setting",
     "Settings",
     "Table",
-    "describe_settings",
     "load_settings",
 ]

@@ -1,15 +1,22 @@
 """The settings as frozen models: names, types, defaults and what contradicts what.
 
 Only the models know the settings: the loader, the error messages and the test of the documentation
-take everything from them. Users read the field descriptions.
+take everything from them. A setting's docstring is what users read of it.
 """
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from replicator.config.section import ContradictionError, Count, Section, ShortName, text
+from replicator.config.section import (
+    ContradictionError,
+    Count,
+    Section,
+    ShortName,
+    require_different,
+)
 from replicator.config.servers import RabbitMQ, RethinkDB
 from replicator.config.values import (
     HostPort,
@@ -17,22 +24,18 @@ from replicator.config.values import (
     parse_duration,
     parse_listen,
     parse_size,
+    text,
 )
 from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey
-from replicator.log import Format, Level, redact_url
+from replicator.errors import SettingsInvalid
+from replicator.log import Format, Level
 
 FieldNames = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
-def _routing_key(value: object) -> RoutingKey:
-    return value if isinstance(value, RoutingKey) else RoutingKey(text(value))
-
-
-def _outbox_url(value: object) -> str:
-    url = text(value)
-    dialect, separator, _ = url.partition("://")
-    if not separator or not dialect.replace("+", "").isalnum():
+def _outbox_url(url: str) -> str:
+    if not re.match(r"[A-Za-z0-9+]+://", url):
         raise ValueError("must be an SQLAlchemy URL such as sqlite:///replicator.db")
     return url
 
@@ -44,83 +47,59 @@ def _lower(value: object) -> object:
 class Outbox(Section):
     """Where entries are kept until RabbitMQ confirms them."""
 
-    url: Annotated[str, BeforeValidator(_outbox_url)] = Field(
-        default="sqlite:///replicator.db",
-        repr=False,
-        description="SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`",
+    url: Annotated[str, AfterValidator(_outbox_url)] = Field(
+        default="sqlite:///replicator.db", repr=False
     )
-    max_entries: Count = Field(
-        default=1_000_000,
-        description="max entries, pending and parked; there the feeds pause until there is room",
-    )
+    """SQLAlchemy URL: `sqlite:///relative.db` or `sqlite:////absolute/path.db`"""
+    max_entries: Count = 1_000_000
+    """max entries, pending and parked; there the feeds pause until there is room"""
     max_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
-        default=4 * 2**30,
-        description="max bytes of all entries' bodies; there the feeds pause until there is room",
+        default="4GiB", validate_default=True
     )
-
-    @property
-    def safe_url(self) -> str:
-        """The URL for printing, without its password."""
-        return redact_url(self.url)
+    """max bytes of all entries' bodies; there the feeds pause until there is room"""
 
 
 class HTTP(Section):
     """Probes, metrics and the status page."""
 
     listen: Annotated[HostPort | None, BeforeValidator(parse_listen)] = Field(
-        default=HostPort("127.0.0.1", 9464),
-        description="`HOST:PORT` of the page, the status, the metrics and the probes; `off` for "
-        "none",
+        default="127.0.0.1:9464", validate_default=True
     )
+    """`HOST:PORT` of the page, the status, the metrics and the probes; `off` for none"""
 
 
 class Log(Section):
     """Logs, on standard error."""
 
-    format: Annotated[Format, BeforeValidator(_lower)] = Field(
-        default="auto",
-        description="`console`, `json`, or `auto`: `console` on a terminal, else `json`",
-    )
-    level: Annotated[Level, BeforeValidator(_lower)] = Field(
-        default="info", description="`debug`, `info`, `warning` or `error`"
-    )
+    format: Annotated[Format, BeforeValidator(_lower)] = "auto"
+    """`console`, `json`, or `auto`: `console` on a terminal, else `json`"""
+    level: Annotated[Level, BeforeValidator(_lower)] = "info"
+    """`debug`, `info`, `warning` or `error`"""
 
 
 class Table(Section):
     """One replicated table."""
 
-    name: Annotated[str, AfterValidator(check_table_name)] = Field(
-        description="`database.table`, or `database.*` for all its tables, including later ones"
+    name: Annotated[str, AfterValidator(check_table_name)]
+    """`database.table`, or `database.*` for all its tables, including later ones"""
+    initial: Literal["publish", "baseline"] = "publish"
+    """what the table's first snapshot does: `publish` each document as a create, or only record
+    it (`baseline`)"""
+    routing_key: Annotated[RoutingKey, BeforeValidator(RoutingKey), BeforeValidator(text)] = Field(
+        default="{table}.{op}", validate_default=True
     )
-    initial: Literal["publish", "baseline"] = Field(
-        default="publish",
-        description="what the table's first snapshot does: `publish` each document as a create, "
-        "or only record it (`baseline`)",
-    )
-    routing_key: Annotated[RoutingKey, BeforeValidator(_routing_key)] = Field(
-        default=RoutingKey("{table}.{op}"),
-        description="may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in",
-    )
-    exchange: ShortName | None = Field(
-        default=None,
-        description="this table's exchange, instead of `rabbitmq.exchange`; declared the same "
-        "way, but `rabbitmq.queues` are not bound to it",
-    )
-    envelope: Literal["change", "cloudevents", "debezium"] = Field(
-        default="change",
-        description="form of the message body: `change`, `cloudevents` or `debezium`",
-    )
-    exclude_fields: FieldNames = Field(
-        default=(), description="fields that RethinkDB leaves out before it sends a document"
-    )
-    include_fields: FieldNames = Field(
-        default=(), description="the only fields that RethinkDB sends; not with `exclude_fields`"
-    )
-    keep_documents: bool = Field(
-        default=False,
-        description="keep a copy of each document in the outbox, so that messages of a resync "
-        "have `old_val`",
-    )
+    """may use `{db}`, `{table}` and `{op}`; max 255 bytes when filled in"""
+    exchange: ShortName | None = None
+    """this table's exchange, instead of `rabbitmq.exchange`; declared the same way, but
+    `rabbitmq.queues` are not bound to it"""
+    envelope: Literal["change", "cloudevents", "debezium"] = "change"
+    """form of the message body: `change`, `cloudevents` or `debezium`"""
+    exclude_fields: FieldNames = ()
+    """fields that RethinkDB leaves out before it sends a document"""
+    include_fields: FieldNames = ()
+    """the only fields that RethinkDB sends; not with `exclude_fields`"""
+    keep_documents: bool = False
+    """keep a copy of each document in the outbox, so that messages of a resync have `old_val`"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -128,7 +107,7 @@ class Table(Section):
             raise ContradictionError(
                 "include_fields", "contradicts exclude_fields: give only one of the two"
             )
-        longest = self.routing_key.longest(self.database, self.table)
+        longest = self.routing_key.longest(*self.full_name)
         if longest > MAX_BYTES:
             raise ContradictionError(
                 "routing_key",
@@ -139,17 +118,8 @@ class Table(Section):
     @property
     def full_name(self) -> TableName:
         """The database and the table."""
-        return TableName(self.database, self.table)
-
-    @property
-    def database(self) -> str:
-        """The part before the dot."""
-        return self.name.partition(".")[0]
-
-    @property
-    def table(self) -> str:
-        """The part after the dot."""
-        return self.name.partition(".")[2]
+        database, _, table = self.name.partition(".")
+        return TableName(database, table)
 
 
 class Settings(Section):
@@ -161,25 +131,22 @@ class Settings(Section):
     http: HTTP = HTTP()
     log: Log = Log()
     drain_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = Field(
-        default=timedelta(seconds=20),
-        description="how long a stop (SIGTERM) waits for confirms",
+        default="20s", validate_default=True
     )
-    tables: tuple[Table, ...] = Field(
-        default=(), description="the tables to replicate; at least one"
-    )
+    """how long a stop (SIGTERM) waits for confirms"""
+    tables: tuple[Table, ...] = ()
+    """the tables to replicate; at least one"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [table.name for table in self.tables]
-        for position, name in enumerate(names):
-            if name in names[:position]:
-                raise ContradictionError("tables", f"names {name} twice")
+        require_different((table.name for table in self.tables), "tables")
         return self
 
     @property
     def databases(self) -> list[str]:
         """The databases whose tables are all replicated."""
-        return [table.database for table in self.tables if table.full_name.is_pattern]
+        names = (table.full_name for table in self.tables)
+        return [name.database for name in names if name.is_pattern]
 
     @property
     def exchanges(self) -> list[str]:
@@ -194,6 +161,11 @@ class Settings(Section):
         An entry that names none has `rabbitmq.exchange`, even if its whole database has another.
         """
         return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
+
+    def require_tables(self) -> None:
+        """Raise SettingsInvalid unless a table is named."""
+        if not self.tables:
+            raise SettingsInvalid("no table to replicate is named", hint="use --table DB.TABLE")
 
     def table(self, name: TableName) -> Table | None:
         """Return the options of a table: of its own entry, else of its whole database."""

@@ -1,9 +1,11 @@
 """What the settings' models share: their strictness, and types used in several sections."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from replicator.domain.routing import MAX_BYTES
 
@@ -17,11 +19,13 @@ class ContradictionError(ValueError):
         self.key = key
 
 
-def text(value: object) -> str:
-    """Return a string; raise ValueError if it is not one."""
-    if not isinstance(value, str):
-        raise ValueError("must be text")  # noqa: TRY004 - pydantic wants ValueError
-    return value
+def require_different(names: Iterable[str], key: str) -> None:
+    """Raise ContradictionError if a list of settings names something twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ContradictionError(key, f"names {name} twice")
+        seen.add(name)
 
 
 def _short(value: str) -> str:
@@ -56,6 +60,20 @@ class Section(BaseModel):
         extra="forbid",
         frozen=True,
         arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
         # A value may be a secret: the loader decides what is shown of it.
         hide_input_in_errors=True,
     )
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each setting of a model by its dotted key; inside a list as ``tables[].name``."""
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        types = [field.annotation, *get_args(field.annotation)]
+        models = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        is_section = field.annotation in models
+        if not is_section:
+            yield key, field
+        for each in models:
+            yield from fields_of(each, f"{key}." if is_section else f"{key}[].")

@@ -4,14 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from replicator.config.section import (
     ContradictionError,
@@ -19,26 +12,24 @@ from replicator.config.section import (
     ReadableFile,
     Section,
     ShortName,
-    text,
+    require_different,
 )
-from replicator.config.urls import RabbitMQUrl, RethinkDBUrl
-from replicator.config.values import HostPort, parse_duration
+from replicator.config.urls import RabbitMQUrl, RethinkDBUrl, ServerUrl
+from replicator.config.values import parse_duration, text
 
-EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
-
-
-def _rethinkdb_url(value: object) -> RethinkDBUrl:
-    return value if isinstance(value, RethinkDBUrl) else RethinkDBUrl.parse(text(value))
-
-
-def _rabbitmq_url(value: object) -> RabbitMQUrl:
-    return value if isinstance(value, RabbitMQUrl) else RabbitMQUrl.parse(text(value))
+_EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
 
 
 def _exchange_type(value: str) -> str:
     # x-…: types that plugins bring, such as x-consistent-hash.
-    if value not in EXCHANGE_TYPES and not value.startswith("x-"):
-        raise ValueError(f"must be {', '.join(EXCHANGE_TYPES)}, or a plugin's type (x-…)")
+    if value not in _EXCHANGE_TYPES and not value.startswith("x-"):
+        raise ValueError(f"must be {', '.join(_EXCHANGE_TYPES)}, or a plugin's type (x-…)")
+    return value
+
+
+def _queue_name(value: str) -> str:
+    if value.startswith("amq."):
+        raise ValueError("must not begin with amq., which RabbitMQ reserves")
     return value
 
 
@@ -61,163 +52,106 @@ def _password_in(path: Path) -> str:
     return password
 
 
-def _password(section: "RethinkDB | RabbitMQ") -> str | None:
-    """Return the password from the file or from the URL, whichever was given."""
-    if section.password_file is None:
-        return section.url.password
-    # The default URL has a password too; the file replaces that one without a contradiction.
-    if section.url.password is not None and "url" in section.model_fields_set:
-        raise ContradictionError(
-            "password_file", "contradicts the password in url: give only one of the two"
-        )
-    return _password_in(section.password_file)
+class _Server(Section):
+    """What both servers have: where they are, and a password that may be in a file."""
 
-
-class RethinkDB(Section):
-    """Where the changes come from."""
-
-    url: Annotated[RethinkDBUrl, BeforeValidator(_rethinkdb_url)] = Field(
-        default=RethinkDBUrl((HostPort("127.0.0.1", 28015),)),
-        description="user, password, host:port; hosts separated by commas are tried in turn",
-    )
-    password_file: ReadableFile | None = Field(
-        default=None,
-        description="file with the password; leave it out of `url`",
-    )
-    tls_ca_file: ReadableFile | None = Field(
-        default=None,
-        description="CA certificate (PEM) to verify the server with; turns TLS on",
-    )
-    changefeed_queue_size: Count = Field(
-        default=100_000,
-        description="changes that RethinkDB keeps for a feed that is not read; one more, and it "
-        "drops them all and a resync finds the latest states. Each overflow doubles it, up to "
-        "eight times the setting",
-    )
+    url: ServerUrl
+    password_file: ReadableFile | None = None
+    """file with the password; leave it out of `url`"""
     _password: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        self._password = _password(self)
+    def _find_password(self) -> Self:
+        self._password = self.url.password
+        if self.password_file is not None:
+            # The default URL has a password too: the file replaces that one.
+            if self.url.password is not None and "url" in self.model_fields_set:
+                raise ContradictionError(
+                    "password_file", "contradicts the password in url: give only one of the two"
+                )
+            self._password = _password_in(self.password_file)
         return self
 
-    @property
-    def hosts(self) -> tuple[HostPort, ...]:
-        """The servers to try, in this order."""
-        return self.url.hosts
 
-    @property
-    def user(self) -> str:
-        """Who logs in."""
-        return self.url.user
+class RethinkDB(_Server):
+    """Where the changes come from."""
+
+    url: Annotated[RethinkDBUrl, BeforeValidator(RethinkDBUrl.parse), BeforeValidator(text)] = (
+        Field(default="rethinkdb://admin@127.0.0.1:28015", validate_default=True)
+    )
+    """user, password, host:port; hosts separated by commas are tried in turn"""
+    tls_ca_file: ReadableFile | None = None
+    """CA certificate (PEM) to verify the server with; turns TLS on"""
+    changefeed_queue_size: Count = 100_000
+    """changes that RethinkDB keeps for a feed that is not read; one more, and it drops them all
+    and a resync finds the latest states. Each overflow doubles it, up to eight times the setting"""
 
     @property
     def password(self) -> str:
         """From the file or the URL; empty by default, as in RethinkDB."""
         return self._password or ""
 
-    @property
-    def safe_url(self) -> str:
-        """The URL for printing, without its password."""
-        return str(self.url)
-
 
 class Queue(Section):
     """A durable queue, declared and bound at start."""
 
-    name: ShortName = Field(description="the queue's name")
-    bindings: tuple[ShortName, ...] = Field(
-        default=("#",),
-        min_length=1,
-        description="routing keys to bind; `#` is every message of a topic exchange",
-    )
-    type: Literal["quorum", "classic", "stream"] = Field(
-        default="quorum", description="`quorum`, `classic` or `stream`"
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _not_reserved(cls, name: str) -> str:
-        if name.startswith("amq."):
-            raise ValueError("must not begin with amq., which RabbitMQ reserves")
-        return name
+    name: Annotated[ShortName, AfterValidator(_queue_name)]
+    """the queue's name"""
+    bindings: tuple[ShortName, ...] = Field(default=("#",), min_length=1)
+    """routing keys to bind; `#` is every message of a topic exchange"""
+    type: Literal["quorum", "classic", "stream"] = "quorum"
+    """`quorum`, `classic` or `stream`"""
 
 
-class RabbitMQ(Section):
+class RabbitMQ(_Server):
     """Where the messages go."""
 
-    url: Annotated[RabbitMQUrl, BeforeValidator(_rabbitmq_url)] = Field(
-        default=RabbitMQUrl((HostPort("127.0.0.1", 5672),), "guest", "guest"),
-        description="`amqps://` for TLS; hosts separated by commas are tried in turn",
+    url: Annotated[RabbitMQUrl, BeforeValidator(RabbitMQUrl.parse), BeforeValidator(text)] = Field(
+        default="amqp://guest:guest@127.0.0.1:5672/%2F", validate_default=True
     )
-    password_file: ReadableFile | None = Field(
-        default=None,
-        description="file with the password; leave it out of `url`",
-    )
-    tls_ca_file: ReadableFile | None = Field(
-        default=None,
-        description="CA certificate (PEM) to verify the server with; without it `amqps://` "
-        "trusts the system's CAs",
-    )
-    tls_cert_file: ReadableFile | None = Field(
-        default=None,
-        description="client certificate (PEM); logs in (SASL EXTERNAL) when `url` has no user",
-    )
-    tls_key_file: ReadableFile | None = Field(
-        default=None, description="the client certificate's key, if it is in another file"
-    )
-    exchange: ShortName = Field(
-        default="rethinkdb",
-        description="declared if it is missing; an error if it exists with another type or "
-        "durability",
-    )
-    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = Field(
-        default="topic", description="`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"
-    )
-    exchange_durable: bool = Field(
-        default=True,
-        description="whether the exchange survives a restart of RabbitMQ; `false` for the "
-        "tutorial's listeners",
-    )
-    persistent: bool = Field(
-        default=True, description="delivery mode 2: RabbitMQ writes messages to disk"
-    )
-    headers: Literal["compact", "full"] = Field(
-        default="compact",
-        description="`compact`: no headers on a live change; `full`: `x-replicator-*` headers on "
-        "every message",
-    )
-    window: Count = Field(default=5000, description="max messages published and not yet confirmed")
-    on_unroutable: Literal["drop", "hold", "park"] = Field(
-        default="drop",
-        description="what to do with a message that no queue takes: `drop` it (counted and "
-        "logged), `hold` it (retried until a queue is bound) or `park` it (set aside for an "
-        "operator)",
-    )
+    """`amqps://` for TLS; hosts separated by commas are tried in turn"""
+    tls_ca_file: ReadableFile | None = None
+    """CA certificate (PEM) to verify the server with; without it `amqps://` trusts the system's
+    CAs"""
+    tls_cert_file: ReadableFile | None = None
+    """client certificate (PEM); logs in (SASL EXTERNAL) when `url` has no user"""
+    tls_key_file: ReadableFile | None = None
+    """the client certificate's key, if it is in another file"""
+    exchange: ShortName = "rethinkdb"
+    """declared if it is missing; an error if it exists with another type or durability"""
+    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = "topic"
+    """`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"""
+    exchange_durable: bool = True
+    """whether the exchange survives a restart of RabbitMQ; `false` for the tutorial's listeners"""
+    persistent: bool = True
+    """delivery mode 2: RabbitMQ writes messages to disk"""
+    headers: Literal["compact", "full"] = "compact"
+    """`compact`: no headers on a live change; `full`: `x-replicator-*` headers on every message"""
+    window: Count = 5000
+    """max messages published and not yet confirmed"""
+    on_unroutable: Literal["drop", "hold", "park"] = "drop"
+    """what to do with a message that no queue takes: `drop` it (counted and logged), `hold` it
+    (retried until a queue is bound) or `park` it (set aside for an operator)"""
     heartbeat: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_heartbeat)] = (
-        Field(
-            default=timedelta(seconds=20),
-            description="both sides close a connection that was silent for about twice this long; "
-            "whole seconds, 2 to 600",
-        )
+        Field(default="20s", validate_default=True)
     )
-    queues: tuple[Queue, ...] = Field(
-        default=(),
-        description="durable queues to declare at start and bind to `rabbitmq.exchange`; JSON in "
-        "the environment",
-    )
-    _password: str | None = PrivateAttr(default=None)
+    """both sides close a connection that was silent for about twice this long; whole seconds, 2
+    to 600"""
+    queues: tuple[Queue, ...] = ()
+    """durable queues to declare at start and bind to `rabbitmq.exchange`; JSON in the environment
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self._password = _password(self)
-        self._check_tls()
         if self.password_file is not None and self.url.user is None:
             raise ContradictionError("password_file", "needs a user in url")
-        names = [queue.name for queue in self.queues]
-        for position, queue in enumerate(self.queues):
-            if queue.name in names[:position]:
-                raise ContradictionError("queues", f"names the queue {queue.name!r} twice")
+        for key in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            if getattr(self, key) is not None and not self.url.tls:
+                raise ContradictionError(key, "contradicts amqp:// in url: TLS is amqps://")
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ContradictionError("tls_key_file", "needs tls_cert_file beside it")
+        require_different((queue.name for queue in self.queues), "queues")
+        for queue in self.queues:
             if self.exchange_type == "direct" and "bindings" not in queue.model_fields_set:
                 raise ContradictionError(
                     "queues",
@@ -225,18 +159,6 @@ class RabbitMQ(Section):
                     "routing keys, no wildcards",
                 )
         return self
-
-    def _check_tls(self) -> None:
-        for key in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-            if getattr(self, key) is not None and not self.url.tls:
-                raise ContradictionError(key, "contradicts amqp:// in url: TLS is amqps://")
-        if self.tls_key_file is not None and self.tls_cert_file is None:
-            raise ContradictionError("tls_key_file", "needs tls_cert_file beside it")
-
-    @property
-    def hosts(self) -> tuple[HostPort, ...]:
-        """The servers to try, in this order."""
-        return self.url.hosts
 
     @property
     def is_external(self) -> bool:
@@ -254,18 +176,3 @@ class RabbitMQ(Section):
         if self.is_external:
             return None
         return self._password or ("guest" if self.url.user is None else "")
-
-    @property
-    def virtual_host(self) -> str:
-        """The virtual host, decoded."""
-        return self.url.virtual_host
-
-    @property
-    def tls(self) -> bool:
-        """Whether the URL is ``amqps://``."""
-        return self.url.tls
-
-    @property
-    def safe_url(self) -> str:
-        """The URL for printing, without its password."""
-        return str(self.url)

@@ -6,7 +6,7 @@ of the URL: a mistyped URL may have its password anywhere.
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from replicator.config.values import HostPort, parse_host_port
@@ -25,8 +25,7 @@ def _decode(text: str, what: str) -> str:
         raise ValueError(f"the {what} is not UTF-8 after percent-decoding") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(NamedTuple):
     """A URL, split at its delimiters; user and password are percent-decoded, the path is not."""
 
     scheme: str
@@ -38,8 +37,8 @@ class _Parts:
 
 def _split(url: str, default_ports: dict[str, int]) -> _Parts:
     scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
-    if not separator or scheme not in default_ports:
+    port = default_ports.get(scheme.lower())
+    if not separator or port is None:
         raise ValueError("must begin with " + " or ".join(f"{name}://" for name in default_ports))
     if _AT_AFTER_AUTHORITY.search(rest):
         raise ValueError("in a user or password, / is written %2F, # is %23, ? is %3F and @ is %40")
@@ -47,40 +46,58 @@ def _split(url: str, default_ports: dict[str, int]) -> _Parts:
         raise ValueError("takes no parameters after a ?: each has its own setting")
     if "#" in rest:
         raise ValueError("takes no #fragment")
-    authority, slash, path = rest.partition("/")
-    userinfo, at, hosts = authority.rpartition("@")
+    authority, _, path = rest.partition("/")
+    userinfo, _, hosts = authority.rpartition("@")
     if "@" in userinfo:
         raise ValueError(
             "has one user, before the first of its hosts; an @ in a password is written %40"
         )
     user, colon, password = userinfo.partition(":")
-    if not hosts:
-        raise ValueError("a host is missing")
     return _Parts(
-        scheme,
-        _decode(user, "user") if at and user else None,
+        scheme.lower(),
+        _decode(user, "user") if user else None,
         _decode(password, "password") if colon else None,
-        tuple(
-            parse_host_port(host, default_port=default_ports[scheme]) for host in hosts.split(",")
-        ),
-        slash + path,
+        tuple(parse_host_port(host, default_port=port) for host in hosts.split(",")),
+        path,
     )
 
 
-def _userinfo(user: str | None, password: str | None) -> str:
-    if user is None and password is None:
-        return ""
-    name = quote(user or "", safe="")
-    return f"{name}@" if password is None else f"{name}:{password}@"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class RethinkDBUrl:
-    """``rethinkdb://user:password@host:port,host:port``."""
+@dataclass(frozen=True, repr=False)
+class ServerUrl:
+    """What both URLs have: servers to try in turn, and who logs in."""
 
     hosts: tuple[HostPort, ...]
-    user: str = "admin"
+    user: str | None = None
     password: str | None = None
+
+    def __str__(self) -> str:
+        """Return the URL with its password hidden."""
+        return self._write(HIDDEN)
+
+    __repr__ = __str__
+
+    def reveal(self) -> str:
+        """Return the URL with its password."""
+        return self._write(quote(self.password or "", safe=""))
+
+    def _write(self, password: str) -> str:
+        userinfo = quote(self.user or "", safe="")
+        if self.password is not None:
+            userinfo += f":{password}"
+        at = "" if self.user is self.password is None else "@"
+        scheme, path = self._ends()
+        return f"{scheme}://{userinfo}{at}{','.join(map(str, self.hosts))}{path}"
+
+    def _ends(self) -> tuple[str, str]:
+        """Return the scheme and the path."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class RethinkDBUrl(ServerUrl):
+    """``rethinkdb://user:password@host:port,host:port``."""
+
+    user: str = "admin"
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -90,31 +107,18 @@ class RethinkDBUrl:
             ValueError: It is not such a URL; the message says what is allowed.
         """
         parts = _split(url, {"rethinkdb": 28015})
-        if parts.path not in {"", "/"}:
+        if parts.path:
             raise ValueError("takes no path: name a database with its tables, as in shop.orders")
         return cls(parts.hosts, parts.user or "admin", parts.password)
 
-    def __str__(self) -> str:
-        """Return the URL with its password hidden."""
-        return self._write(None if self.password is None else HIDDEN)
-
-    __repr__ = __str__
-
-    def reveal(self) -> str:
-        """Return the URL with its password."""
-        return self._write(None if self.password is None else quote(self.password, safe=""))
-
-    def _write(self, password: str | None) -> str:
-        return f"rethinkdb://{_userinfo(self.user, password)}{','.join(map(str, self.hosts))}"
+    def _ends(self) -> tuple[str, str]:
+        return "rethinkdb", ""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class RabbitMQUrl:
+@dataclass(frozen=True, repr=False)
+class RabbitMQUrl(ServerUrl):
     """``amqp://user:password@host:port,host:port/virtual-host``, or ``amqps://`` for TLS."""
 
-    hosts: tuple[HostPort, ...]
-    user: str | None = None
-    password: str | None = None
     virtual_host: str = "/"
     tls: bool = False
 
@@ -129,29 +133,10 @@ class RabbitMQUrl:
             ValueError: It is not such a URL; the message says what is allowed.
         """
         parts = _split(url, {"amqp": 5672, "amqps": 5671})
-        virtual_host = parts.path.removeprefix("/")
-        if "/" in virtual_host:
+        if "/" in parts.path:
             raise ValueError("a / in the virtual host is written %2F")
-        return cls(
-            parts.hosts,
-            parts.user,
-            parts.password,
-            _decode(virtual_host, "virtual host") or "/",
-            parts.scheme == "amqps",
-        )
+        virtual_host = _decode(parts.path, "virtual host") or "/"
+        return cls(parts.hosts, parts.user, parts.password, virtual_host, parts.scheme == "amqps")
 
-    def __str__(self) -> str:
-        """Return the URL with its password hidden."""
-        return self._write(None if self.password is None else HIDDEN)
-
-    __repr__ = __str__
-
-    def reveal(self) -> str:
-        """Return the URL with its password."""
-        return self._write(None if self.password is None else quote(self.password, safe=""))
-
-    def _write(self, password: str | None) -> str:
-        scheme = "amqps" if self.tls else "amqp"
-        hosts = ",".join(map(str, self.hosts))
-        path = quote(self.virtual_host, safe="")
-        return f"{scheme}://{_userinfo(self.user, password)}{hosts}/{path}"
+    def _ends(self) -> tuple[str, str]:
+        return "amqps" if self.tls else "amqp", "/" + quote(self.virtual_host, safe="")

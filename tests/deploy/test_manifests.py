@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from replicator import __version__
-from replicator.config import Settings, describe_settings, load_settings
+from replicator.config import Settings, load_settings
 from replicator.web.server import _ROUTES
 from tests.deploy.programs import DEPLOY, OVERLAY, OVERLAYS, Done, ask, rendered, said
 from tests.support.npm import npm_directory
+from tests.support.settings import describe_settings
 
 _KUBERNETES = "1.37"
 _OPERATOR = ("@kubernetes-models/prometheus-operator", "6.0.0")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from replicator.config import describe_settings, load_settings
+from replicator.config import load_settings
 from tests.docs.pages import fences, read, rows
+from tests.support.settings import describe_settings
 
 PAGE = "docs/configuration.md"
 

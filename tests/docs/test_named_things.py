@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 
 from replicator import __version__
-from replicator.config import describe_settings
 from tests.docs.pages import PAGES, PROJECT, all_code, markdown, read, rows
 from tests.support.samples import metrics, samples
+from tests.support.settings import describe_settings
 
 # What is told of versions that are past may name what is gone since.
 _OF_TODAY = [page for page in PAGES if page != "CHANGELOG.md"]

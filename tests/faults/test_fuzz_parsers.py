@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from replicator.config import RabbitMQUrl, RethinkDBUrl
 from replicator.config.values import (
     check_table_name,
-    format_size,
     parse_duration,
     parse_host_port,
     parse_listen,
@@ -243,7 +242,7 @@ def test_sizes_and_durations_are_bounded_or_refused_in_words(value: object) -> N
         assert said is None or "must be a" in said
         if said is None and isinstance(parsed := parse(value), int):
             assert 1 <= parsed < 2**63
-            assert parse_size(format_size(parsed)) == parsed
+            assert parse_size(str(parsed)) == parsed
         elif said is None:
             assert 0 <= parse_duration(value).total_seconds() < threading.TIMEOUT_MAX
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.config import describe_settings, load_settings
-from replicator.config.describe import environment_variable
+from replicator.config import load_settings
+from replicator.config.load import environment_variable
 from replicator.errors import SettingsInvalid
 from tests.faults.fuzzing import (
     ADDRESSES,
@@ -24,6 +24,7 @@ from tests.faults.fuzzing import (
     mutated,
 )
 from tests.support.command import Command, Done, command_line
+from tests.support.settings import describe_settings
 
 KEYS = [setting.key for setting in describe_settings() if "[]" not in setting.key]
 

@@ -17,18 +17,16 @@ from replicator.config import (
     RabbitMQUrl,
     RethinkDBUrl,
     Settings,
-    describe_settings,
     load_settings,
 )
 from replicator.config.values import (
-    format_duration,
-    format_size,
     parse_duration,
     parse_host_port,
     parse_size,
 )
 from replicator.domain.model import TableName, of_table
 from replicator.errors import SettingsInvalid
+from tests.support.settings import describe_settings
 
 TABLE = {"REPLICATOR_TABLES": "a.b"}
 
@@ -72,11 +70,11 @@ def problem_of_toml(path: Path) -> str:
 def test_everything_has_a_default_but_the_tables() -> None:
     settings = load()
 
-    assert settings.rethinkdb.hosts == (("127.0.0.1", 28015),)
-    assert (settings.rethinkdb.user, settings.rethinkdb.password) == ("admin", "")
-    assert settings.rabbitmq.hosts == (("127.0.0.1", 5672),)
+    assert settings.rethinkdb.url == RethinkDBUrl((HostPort("127.0.0.1", 28015),), "admin")
+    assert settings.rethinkdb.password == ""
+    assert settings.rabbitmq.url.hosts == (("127.0.0.1", 5672),)
     assert (settings.rabbitmq.user, settings.rabbitmq.password) == ("guest", "guest")
-    assert (settings.rabbitmq.virtual_host, settings.rabbitmq.tls) == ("/", False)
+    assert (settings.rabbitmq.url.virtual_host, settings.rabbitmq.url.tls) == ("/", False)
     assert (settings.rabbitmq.exchange, settings.rabbitmq.exchange_type) == ("rethinkdb", "topic")
     assert (settings.rabbitmq.exchange_durable, settings.rabbitmq.persistent) == (True, True)
     assert (settings.rabbitmq.headers, settings.rabbitmq.window) == ("compact", 5000)
@@ -87,7 +85,7 @@ def test_everything_has_a_default_but_the_tables() -> None:
     assert (settings.log.format, settings.log.level) == ("auto", "info")
     assert settings.drain_timeout == timedelta(seconds=20)
     (table,) = settings.tables
-    assert (table.name, table.database, table.table) == ("a.b", "a", "b")
+    assert (table.name, table.full_name) == ("a.b", TableName("a", "b"))
     assert (table.initial, str(table.routing_key)) == ("publish", "{table}.{op}")
     assert (table.exchange, table.envelope, table.keep_documents) == (None, "change", False)
     assert (table.exclude_fields, table.include_fields) == ((), ())
@@ -193,7 +191,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("RABBITMQ__WINDOW", "0", "rabbitmq.window = '0' ({}): must be at least 1"),
+        ("RABBITMQ__WINDOW", "0", "rabbitmq.window = '0' ({}): must be greater than or equal to 1"),
         ("RABBITMQ__WINDOW", "many", "rabbitmq.window = 'many' ({}): must be a whole number"),
         ("RABBITMQ__PERSISTENT", "si", "rabbitmq.persistent = 'si' ({}): must be true or false"),
         (
@@ -217,7 +215,7 @@ def test_settings_do_not_change() -> None:
         (
             "RABBITMQ__QUEUES",
             "[",
-            "rabbitmq.queues ({}): is not JSON: Expecting value: line 1 column 2 (char 1)",
+            "rabbitmq.queues ({}): is not JSON: EOF while parsing a list at line 1 column 1",
         ),
         (
             "RABBITMQ__EXCHANGE",
@@ -356,7 +354,7 @@ def test_an_error_names_the_key_the_value_its_origin_and_what_is_allowed(
         ),
         (
             "rabbitmq.queues = [{name = 'q'}, {name = 'q'}]",
-            "rabbitmq.queues (file replicator.toml): names the queue 'q' twice",
+            "rabbitmq.queues (file replicator.toml): names q twice",
         ),
         (
             "rabbitmq = {exchange_type = 'direct', queues = [{name = 'q'}]}",
@@ -476,9 +474,8 @@ def test_settings_never_print_a_secret(tmp_path: Path) -> None:
     )
 
     assert settings.rabbitmq.password == "s3cret"
-    assert settings.rabbitmq.safe_url == "amqp://me:***@host:5672/%2F"
-    assert settings.outbox.safe_url == "postgresql://me:***@host/db"
-    for text in (repr(settings), str(settings), settings.rethinkdb.safe_url):
+    assert str(settings.rabbitmq.url) == "amqp://me:***@host:5672/%2F"
+    for text in (repr(settings), str(settings)):
         assert "s3cret" not in text
 
 
@@ -548,7 +545,7 @@ def test_the_client_certificate_logs_in_where_the_url_names_nobody(pem: str) -> 
 
     assert rabbitmq.is_external
     assert (rabbitmq.user, rabbitmq.password) == (None, None)
-    assert (rabbitmq.hosts, rabbitmq.tls) == ((HostPort("host", 5671),), True)
+    assert (rabbitmq.url.hosts, rabbitmq.url.tls) == ((HostPort("host", 5671),), True)
 
 
 def test_a_user_in_the_url_logs_in_also_with_a_client_certificate(pem: str) -> None:
@@ -724,13 +721,6 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         parse_duration(value)
 
 
-@given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=1)))
-def test_a_duration_is_written_as_it_is_read(duration: timedelta) -> None:
-    whole = timedelta(milliseconds=duration // timedelta(milliseconds=1))
-
-    assert parse_duration(format_duration(whole)) == whole
-
-
 @pytest.mark.parametrize(
     ("value", "size"),
     [("4GiB", 4 * 2**30), ("512 mib", 2**29), ("2GB", 2 * 10**9), ("10", 10), ("7B", 7), (5, 5)],
@@ -743,11 +733,6 @@ def test_sizes_are_understood(value: object, size: int) -> None:
 def test_what_is_no_size_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be a size"):
         parse_size(value)
-
-
-@given(st.integers(1, 2**63 - 1))
-def test_a_size_is_written_as_it_is_read(size: int) -> None:
-    assert parse_size(format_size(size)) == size
 
 
 # Descriptions.
