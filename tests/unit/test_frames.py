@@ -41,10 +41,10 @@ def marshaled_by_pika(
     pieces = [frame.Method(number, method).marshal()]
     pieces.append(frame.Header(number, len(entry.body), properties).marshal())
     # As pika's own Connection cuts a body: the frame without its header and its end.
-    most = frame_max - spec.FRAME_HEADER_SIZE - spec.FRAME_END_SIZE
+    limit = frame_max - spec.FRAME_HEADER_SIZE - spec.FRAME_END_SIZE
     pieces += [
-        frame.Body(number, entry.body[start : start + most]).marshal()
-        for start in range(0, len(entry.body), most)
+        frame.Body(number, entry.body[start : start + limit]).marshal()
+        for start in range(0, len(entry.body), limit)
     ]
     return b"".join(pieces)
 
