@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.figures import Measurement, Summary, Verdict, summarize
 from benchmarks.work import Work
 
-_HEADINGS = ("case", "program", "median", "lowest to highest", "ratio")
+_HEADINGS = ("case", "program", "median", "range", "ratio")
 
 
 def text(work: Work, measurements: Sequence[Measurement], verdicts: Iterable[Verdict]) -> str:

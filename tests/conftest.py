@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from replicator_sandbox import EmbeddedRethinkDB
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
 from replicator.errors import ServerMissing

@@ -115,7 +115,7 @@ def skipped_changes(error: str) -> int:
 
 
 # A time is `{"$reql_type$":"TIME","epoch_time":N,"timezone":"Z"}`, keys always in that order.
-# Strings are matched first and kept, so that nothing inside of one is taken for a number.
+# Strings are matched first and kept, so that nothing inside them is read as a number.
 _KEY_TOKEN = re.compile(
     r'(\{"\$reql_type\$":"TIME","epoch_time":)(-?[^,]+)(,"timezone":)"[^"]*"\}'
     r'|"(?:[^"\\]|\\.)*"'

@@ -134,8 +134,8 @@ class _Away(NamedTuple):
         return _Away(self.since, self.looks + 1, self.is_alone and is_alone)
 
     def is_gone(self, now: float) -> bool:
-        least = _AWAY_SECONDS if self.is_alone else _ALL_AWAY_SECONDS
-        return self.looks >= _MIN_LOOKS and now - self.since >= least
+        needed = _AWAY_SECONDS if self.is_alone else _ALL_AWAY_SECONDS
+        return self.looks >= _MIN_LOOKS and now - self.since >= needed
 
 
 class Discovery:

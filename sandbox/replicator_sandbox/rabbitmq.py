@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,18 +28,13 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from replicator.errors import ReplicatorError, ServerMissing
+from replicator_sandbox.host import accepts, find_rabbitmq, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LOGIN_SECONDS = 5.0
 CTL_SECONDS = 60.0
 
-_SCRIPTS = (
-    "/usr/lib/rabbitmq/bin",  # Debian, Ubuntu, Fedora
-    "/opt/rabbitmq/sbin",  # the official container image
-    "/opt/homebrew/opt/rabbitmq/sbin",
-    "/usr/local/opt/rabbitmq/sbin",
-)
 _POLL_SECONDS = 0.05
 _TAIL = 10
 _DEFAULT_WATERMARK = "0.4"
@@ -62,32 +56,6 @@ class TlsFiles:
     ca: Path
     cert: Path
     key: Path
-
-
-def find_rabbitmq() -> Path | None:
-    """Return the server's own start script, not a package's wrapper that changes the user."""
-    on_path = shutil.which("rabbitmq-server")
-    places = [Path(place) for place in _SCRIPTS]
-    if on_path is not None:
-        places.append(Path(on_path).resolve().parent)
-    for place in places:
-        # Only beside the server's own scripts is the file that all of them include.
-        if (place / "rabbitmq-server").exists() and (place / "rabbitmq-env").exists():
-            return place / "rabbitmq-server"
-    return None
-
-
-def free_port() -> int:
-    """Return a free loopback port.
-
-    It is below the range of outgoing connections' ports: a server that is stopped and started again
-    must find its port still free.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class PrivateRabbitMQ:
@@ -376,7 +344,7 @@ class PrivateRabbitMQ:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        if not self._wait(lambda: _accepts(self._epmd_port), START_SECONDS):
+        if not self._wait(lambda: accepts(self._epmd_port), START_SECONDS):
             raise RabbitMQFailed("epmd did not start", hint="is the loopback interface up?")
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -392,7 +360,7 @@ class PrivateRabbitMQ:
 
     def _is_ready(self) -> bool:
         """Return whether a client can log in and open a channel; pika does not wait for that."""
-        if not _accepts(self.port):
+        if not accepts(self.port):
             return False
         parameters = pika.URLParameters(self.url)
         parameters.socket_timeout = parameters.stack_timeout = LOGIN_SECONDS
@@ -418,11 +386,3 @@ class PrivateRabbitMQ:
                 errors = [line for line in text[:-_TAIL] if "[error]" in line]
                 lines += errors[:_TAIL] + text[-_TAIL:]
         return "\n".join(lines)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
 from tests.support.servers import RethinkServer

@@ -121,7 +121,7 @@ def under_load(
         database: has a table ``mytable``.
         queue: the URLs of the consumer, and the arguments of its queue.
     """
-    load = Load(tables=(TABLE,), keys=150, most_in_batch=20)
+    load = Load(tables=(TABLE,), keys=150, max_in_batch=20)
     writers = Writers(server, database, load, seed=31)
     writers.fill()
     settings = {

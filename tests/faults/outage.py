@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 
 _BATCH = 500
 _KEYS = 50_000
-_MOST_RESIDENT_MB = 150
+_MAX_RESIDENT_MB = 150
 _CAPTURE_SECONDS = 1200
 _DRAIN_SECONDS = 1200
 
@@ -31,7 +31,7 @@ def main() -> int:
     setup = Setup(
         Load(keys=_KEYS, value_bytes=300),
         {"OUTBOX__MAX_ENTRIES": str(2 * entries)},
-        most_waiting=2 * entries,
+        max_waiting=2 * entries,
     )
     with Lane() as lane, World(lane, setup, seed=1) as world:
         wait_until(world.replicator.is_ready, 60, "readiness")
@@ -51,14 +51,14 @@ def main() -> int:
         wait_until(lambda: has_converged(world, truth), _DRAIN_SECONDS, "the drain")
         drained = time.monotonic() - back_at
         violations = broken_promises(world, facts_of(world, truth))
-        most = max(each.resident_mb for each in world.replicator.samples)
-        if most > _MOST_RESIDENT_MB:
-            violations.append(f"G5: {most:.0f} MB of memory")
+        peak = max(each.resident_mb for each in world.replicator.samples)
+        if peak > _MAX_RESIDENT_MB:
+            violations.append(f"G5: {peak:.0f} MB of memory")
         figures = {
             "entries": entries,
             "drained_seconds": round(drained, 1),
             "entries_a_second": round(entries / drained),
-            "most_resident_mb": round(most, 1),
+            "max_resident_mb": round(peak, 1),
             "outbox_mb": round(outbox_mb, 1),
             "deliveries": len(world.recorder.history),
             "violations": violations[:20],

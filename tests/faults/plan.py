@@ -20,7 +20,7 @@ class Plan:
     nemeses: Sequence[Nemesis]
     setup: Setup
     faults: int
-    most_seconds: float
+    max_seconds: float
     is_restart_checked: bool
 
     @property
@@ -60,7 +60,7 @@ def make_plan(seed: int, abilities: Collection[str], only: str | None = None) ->
         chosen,
         _setup(chance, chosen),
         faults=chance.randrange(12, 17) if len(chosen) > 1 else 11,
-        most_seconds=20.0,
+        max_seconds=20.0,
         is_restart_checked=chance.random() < 0.2,
     )
 

@@ -6,7 +6,8 @@ import subprocess
 from typing import Self
 from urllib.parse import quote
 
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, free_port
+from replicator_sandbox.host import free_port
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from tests.faults.at_once import at_once
 from tests.faults.erlang import ErlangShell, OrderFailed

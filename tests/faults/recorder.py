@@ -26,9 +26,9 @@ _PREFETCH = 500
 REPLICATED = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
 
-def refusing_above(most_waiting: int) -> dict[str, Any]:
+def refusing_above(max_waiting: int) -> dict[str, Any]:
     """Return the arguments of a queue that refuses (nacks) when its consumer stops."""
-    return {"x-max-length": most_waiting, "x-overflow": "reject-publish"}
+    return {"x-max-length": max_waiting, "x-overflow": "reject-publish"}
 
 
 class Delivery(NamedTuple):

@@ -38,8 +38,8 @@ def totals(runs: Runs) -> str:
         "gaps recorded": sum(causes.values()),
         **{f"of them for {cause}": count for cause, count in sorted(causes.items())},
         "documents repaired in them": _sum(runs, "repairs"),
-        "most memory of a replicator, MB": max(run["most_resident_mb"] for run in runs),
-        "largest outbox with its log, MB": max(run["most_outbox_mb"] for run in runs),
+        "most memory of a replicator, MB": max(run["max_resident_mb"] for run in runs),
+        "largest outbox with its log, MB": max(run["max_outbox_mb"] for run in runs),
         "hours of running": round(_sum(runs, "seconds") / 3600, 1),
         "runs in which a promise was broken": f"{len(failed)} {failed or ''}".strip(),
     }

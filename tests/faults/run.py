@@ -49,8 +49,8 @@ class Result:
     converged_seconds: float = 0.0
     longest_pause_seconds: float = 0.0
     seconds: float = 0.0
-    most_resident_mb: float = 0.0
-    most_outbox_mb: float = 0.0
+    max_resident_mb: float = 0.0
+    max_outbox_mb: float = 0.0
     outboxes_lost: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ def _excuses(plan: Plan, faults: Sequence[tuple[float, str]]) -> list[Excuse]:
 def _inject(plan: Plan, world: World) -> int:
     """Let the nemeses act until there were enough faults; alone, or two at a time."""
     places: dict[str, threading.Lock] = {each.place: threading.Lock() for each in plan.nemeses}
-    deadline = time.monotonic() + plan.most_seconds
+    deadline = time.monotonic() + plan.max_seconds
     counts: list[int] = []
     errors: list[BaseException] = []
 
@@ -170,8 +170,8 @@ def _measure(facts: Facts, world: World, result: Result, writing_from: float) ->
     result.starts = world.replicator.starts
     result.outboxes_lost = world.outboxes_lost
     samples = world.replicator.samples
-    result.most_resident_mb = round(max((each.resident_mb for each in samples), default=0.0), 1)
-    result.most_outbox_mb = round(max((each.outbox_mb for each in samples), default=0.0), 1)
+    result.max_resident_mb = round(max((each.resident_mb for each in samples), default=0.0), 1)
+    result.max_outbox_mb = round(max((each.outbox_mb for each in samples), default=0.0), 1)
 
 
 def _restart(world: World, result: Result) -> None:

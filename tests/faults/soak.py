@@ -27,8 +27,8 @@ from tests.support.wait import wait_until
 # volume of the run's own: see `plan.possible` for the rest.
 _ENDING = {"kill replicator", "terminate replicator"}
 _NEEDS = {"real rethinkdb"}
-_MOST_GROWTH = 1.1
-_MOST_GROWTH_MB = 5.0
+_MAX_GROWTH = 1.1
+_MAX_GROWTH_MB = 5.0
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=20, help="seconds from fault to fault")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     arguments = parser.parse_args()
-    load = Load(tables=("t1", "t2"), keys=2000, writers=3, pause_seconds=0.02, most_in_batch=30)
+    load = Load(tables=("t1", "t2"), keys=2000, writers=3, pause_seconds=0.02, max_in_batch=30)
     with Lane() as lane, World(lane, Setup(load), arguments.seed) as world:
         wait_until(world.replicator.is_ready, 60, "readiness")
         with world.writers:
@@ -116,15 +116,15 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
     early, late = tenths[1], tenths[-1]
     allowed = {
         "resident_mb": max(
-            early["resident_mb"] * _MOST_GROWTH, early["resident_mb"] + _MOST_GROWTH_MB
+            early["resident_mb"] * _MAX_GROWTH, early["resident_mb"] + _MAX_GROWTH_MB
         ),
         "threads": early["threads"],
         "descriptors": early["descriptors"],
     }
     return [
         f"{what} grew from {early[what]} to {late[what]}"
-        for what, most in allowed.items()
-        if late[what] > most
+        for what, limit in allowed.items()
+        if late[what] > limit
     ]
 
 

@@ -15,7 +15,7 @@ from tests.support.replicator import ReplicatorProcess
 _POLL_SECONDS = 0.05
 _SAMPLE_SECONDS = 0.5
 _FIRST_BACKOFF = 0.2
-_MOST_BACKOFF = 2.0
+_MAX_BACKOFF = 2.0
 _TAIL_CHARACTERS = 2000
 
 
@@ -151,7 +151,7 @@ class Supervised:
                 if status is not None:
                     self.exits.append(Exit(status, time.time(), self.log_tail, self.has_begun))
             self._end.wait(self._backoff)
-            self._backoff = min(2 * self._backoff, _MOST_BACKOFF)
+            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
             with self._lock:
                 if self._is_wanted and not self._end.is_set():
                     self.start()

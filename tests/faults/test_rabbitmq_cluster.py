@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from replicator_sandbox.rabbitmq import find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
 
 from tests.faults.at_once import at_once
 from tests.faults.cluster_run import ClusterRun, Measured, under_load

@@ -11,15 +11,15 @@ from tests.faults.supervised import Supervised, is_for_a_full_disk
 from tests.faults.workload import Server, Writers, read_table
 
 # Documents of 2 KB fill what is bounded in bytes: both windows, the inbox, SQLite's cache.
-_MOST_RESIDENT_MB = 200
+_MAX_RESIDENT_MB = 200
 # Beside entries: the index, free pages, and the log, of which SQLite keeps 64 MiB at most. A log
 # that nobody copied back would grow by 10 MB a second.
-_MOST_DISK_MB = 96
+_MAX_DISK_MB = 96
 _PAGES_PER_BODY = 1.6
 _THREADS_A_TABLE = 1
-_MOST_OTHER_THREADS = 12
-_MOST_SHOWN = 20
-_MOST_STORIES = 50
+_MAX_OTHER_THREADS = 12
+_MAX_SHOWN = 20
+_MAX_STORIES = 50
 
 Truth = dict[str, dict[str, Any]]
 
@@ -119,8 +119,8 @@ def broken_promises(
     violations = [*check(facts), *_bounds(scene), *_ends(scene, excuses)]
     if not violations:
         return []
-    stories = (story(facts, each, faults) for each in violations[:_MOST_STORIES])
-    found = [f"{each.promise}: {each.text}" for each in violations[:_MOST_SHOWN]]
+    stories = (story(facts, each, faults) for each in violations[:_MAX_STORIES])
+    found = [f"{each.promise}: {each.text}" for each in violations[:_MAX_SHOWN]]
     return [*found, min(stories, key=len)]
 
 
@@ -128,15 +128,15 @@ def _bounds(scene: Scene) -> Iterable[Violation]:
     """G5: as it was sampled while it ran."""
     entries = max((each.outbox_entries or 0 for each in scene.replicator.samples), default=0)
     # Each has two values at most.
-    bodies_mb = entries * 2 * scene.writers.most_document_bytes / 1e6
-    most_disk_mb = _MOST_DISK_MB + _PAGES_PER_BODY * bodies_mb
-    threads = len(scene.tables) * _THREADS_A_TABLE + _MOST_OTHER_THREADS
+    bodies_mb = entries * 2 * scene.writers.max_document_bytes / 1e6
+    max_disk_mb = _MAX_DISK_MB + _PAGES_PER_BODY * bodies_mb
+    threads = len(scene.tables) * _THREADS_A_TABLE + _MAX_OTHER_THREADS
     for each in scene.replicator.samples:
-        if each.resident_mb > _MOST_RESIDENT_MB:
+        if each.resident_mb > _MAX_RESIDENT_MB:
             yield Violation("G5", f"memory: {each}")
         if each.threads > threads:
             yield Violation("G5", f"threads: {each}")
-        if each.outbox_mb > most_disk_mb:
+        if each.outbox_mb > max_disk_mb:
             yield Violation("G5", f"disk: {each}")
 
 

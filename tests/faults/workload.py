@@ -41,7 +41,7 @@ class Load:
     writers: int = 3
     pause_seconds: float = 0.01
     batch_share: float = 0.12
-    most_in_batch: int = 60
+    max_in_batch: int = 60
     value_bytes: int = 200
 
 
@@ -92,8 +92,8 @@ class Writers:
         return [write for log in self._logs for write in log]
 
     @property
-    def most_document_bytes(self) -> int:
-        """So long a document is at most, with its key and whatever else is not its text."""
+    def max_document_bytes(self) -> int:
+        """The maximum size of a document, including its key and everything else but its text."""
         return self._load.value_bytes + 200
 
     @property
@@ -171,7 +171,7 @@ class Writers:
         load = self._load
         text = "x" * chance.randrange(load.value_bytes)
         if chance.random() < load.batch_share:
-            count = chance.randrange(2, load.most_in_batch)
+            count = chance.randrange(2, load.max_in_batch)
             first = chance.randrange(load.keys)
             if chance.random() < 0.15:
                 return table.between(first, first + count).delete(return_changes=True)

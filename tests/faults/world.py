@@ -103,7 +103,7 @@ class Setup:
     settings: Mapping[str, str] = field(default_factory=dict)
     is_on_small_volume: bool = False
     has_fake_clock: bool = False
-    most_waiting: int = 1500
+    max_waiting: int = 1500
     """So many messages the recorder's queue takes; then it refuses."""
 
 
@@ -190,7 +190,7 @@ class World:
         self.reql_proxy = self._stack.enter_context(TcpProxy(rethink_port))
         self.amqp_proxy = self._stack.enter_context(TcpProxy(lane.rabbitmq.port))
         self.recorder = self._stack.enter_context(
-            Recorder([lane.rabbitmq.url_of(self.name)], refusing_above(self.setup.most_waiting))
+            Recorder([lane.rabbitmq.url_of(self.name)], refusing_above(self.setup.max_waiting))
         )
         self.writers = Writers(lane.server, self.name, load, self._seed)
         self.writers.fill()

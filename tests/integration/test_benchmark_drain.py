@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from replicator_sandbox.rabbitmq import find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
 
 from benchmarks import npm, programs
 

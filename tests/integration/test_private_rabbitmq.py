@@ -13,7 +13,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 from replicator_sandbox import rabbitmq
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed, find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed
 
 from replicator.errors import ServerMissing
 from tests.support.consumer import Consumer

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, find_rabbitmq
+from replicator_sandbox.host import find_rabbitmq
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.errors import BrokerRefused
 from replicator.publisher.broker import Broker

@@ -51,9 +51,9 @@ def through(
     return replicator
 
 
-def let_files_grow(replicator: ReplicatorProcess, most_bytes: int) -> None:
+def let_files_grow(replicator: ReplicatorProcess, max_bytes: int) -> None:
     """Limit the size of every file that the process writes: beyond it, a disk is full."""
-    limits = (most_bytes, resource.RLIM_INFINITY)
+    limits = (max_bytes, resource.RLIM_INFINITY)
     resource.prlimit(replicator.pid, resource.RLIMIT_FSIZE, limits)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 
-from replicator_sandbox.rabbitmq import free_port
+from replicator_sandbox.host import free_port
 
 _CHUNK = 65536
 _POLL_SECONDS = 0.2

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from replicator_sandbox.demo.servers import DemoFailed
-from replicator_sandbox.rabbitmq import free_port
+from replicator_sandbox.host import free_port
 
 _STOP_SECONDS: Final = 30
 _ANSWER_SECONDS: Final = 2

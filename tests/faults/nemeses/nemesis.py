@@ -44,13 +44,13 @@ class Kinds(dict[str, Nemesis]):
         return register
 
 
-def hold(chance: random.Random, least: float, most: float) -> None:
-    time.sleep(chance.uniform(least, most))
+def hold(chance: random.Random, minimum: float, maximum: float) -> None:
+    time.sleep(chance.uniform(minimum, maximum))
 
 
-def hold_until_noticed(chance: random.Random, most: float, noticed: float) -> None:
+def hold_until_noticed(chance: random.Random, maximum: float, noticed: float) -> None:
     """Hold for a moment; now and then for so long that the other side must notice."""
-    hold(chance, 0.1, most if chance.random() < _BRIEF_SHARE else noticed)
+    hold(chance, 0.1, maximum if chance.random() < _BRIEF_SHARE else noticed)
 
 
 def let_it_work(world: World, chance: random.Random) -> None:

@@ -22,7 +22,7 @@ from tests.faults.pipeline.parts import Database
 if TYPE_CHECKING:
     from tests.faults.pipeline.pipeline import Pipeline
 
-_MOST = 3  # entries of one command
+_MAX = 3  # entries of one command
 
 
 class Operator:
@@ -111,7 +111,7 @@ def _chosen(numbers: Sequence[int], number: int) -> Sequence[int]:
     if not numbers:
         return []
     first = (number >> 2) % len(numbers)
-    return numbers[first : first + 1 + max(0, number % 4 - 1) % _MOST]
+    return numbers[first : first + 1 + max(0, number % 4 - 1) % _MAX]
 
 
 @contextlib.contextmanager

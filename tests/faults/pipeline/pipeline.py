@@ -144,13 +144,13 @@ class Pipeline:
 
     def _check_bounds(self) -> None:
         window = self.publisher._delivery.window
-        most = max(2 * self.settings.window, parts.MIN_BUFFERED)
+        limit = max(2 * self.settings.window, parts.MIN_BUFFERED)
         require(window.in_flight <= self.settings.window, "G5: too much in flight", window)
         if self.link is not None and self.link.connection is not None:
             is_answered = self.link.connection.has_answered and not self.link.is_over
             require(not (is_answered and window.in_flight), "G1: a confirm was not understood")
         waiting = window.buffered + self.publisher._incoming.count
-        require(waiting <= most + self.settings.window, "G5: too many entries in memory", waiting)
+        require(waiting <= limit + self.settings.window, "G5: too many entries in memory", waiting)
         require(self.inbox._bytes <= parts.INBOX_BYTES + 4 * len(KEYS) * _LARGEST, "G5: the inbox")
 
     # The source.

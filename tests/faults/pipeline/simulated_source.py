@@ -161,7 +161,7 @@ class SimulatedFeed:
         self.error = error
         self.table.feed = None
 
-    def serve(self, most: int, shard: int) -> None:
+    def serve(self, limit: int, shard: int) -> None:
         """Let the server answer the driver's last question, if it has something to say."""
         if self.response is not None or self.error is not None:
             return
@@ -175,7 +175,7 @@ class SimulatedFeed:
             elements = [*self._queue]
             self._queue.clear()
             if not self._is_ready:
-                self._read_range(elements, most, shard)
+                self._read_range(elements, limit, shard)
         self.response = elements or None
 
     def _confess(self) -> list[Any]:
@@ -184,13 +184,13 @@ class SimulatedFeed:
         self._must_confess = False
         return [Change(error=text)]
 
-    def _read_range(self, elements: list[Any], most: int, shard: int) -> None:
+    def _read_range(self, elements: list[Any], limit: int, shard: int) -> None:
         """Add initial values behind the changes of a response, and `ready` behind the last."""
         shards = [unread for unread in self._unread if unread]
         if shards:
             unread = shards[shard % len(shards)]
-            keys = unread[:most]
-            del unread[:most]
+            keys = unread[:limit]
+            del unread[:limit]
             for key in keys:
                 number = self.table.current.get(key)
                 if number is not None:
