@@ -10,10 +10,12 @@ import pika
 import pytest
 from pika import exceptions
 
+from replicator import retry
 from replicator.errors import BrokerRefused, BrokerUnavailable
 from replicator.publisher import broker as broker_module
 from replicator.publisher import publisher as publisher_module
 from replicator.publisher.broker import Broker, prepare
+from replicator.retry import Backoff
 from tests.support.publishing import broker_at, idle_publisher
 
 
@@ -101,11 +103,7 @@ def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
         raise BrokerRefused("no permission")
 
     monkeypatch.setattr(publisher_module, "prepare", refuse)
-    monkeypatch.setattr(
-        publisher_module,
-        "PERMANENT",
-        publisher_module.CONNECT._replace(initial_seconds=0.001, most_seconds=0.002),
-    )
+    monkeypatch.setattr(retry, "PERMANENT", Backoff(0.001, 0.002))
     found.run()
 
     assert len(attempts) == 3
