@@ -196,6 +196,15 @@ def test_after_any_changes_the_row_of_a_feed_says_what_the_feed_is(
     assert found.kept() == {**states[-1], "state": FeedState.LOST}
 
 
+def test_a_primary_key_that_was_written_as_it_stands_is_read_as_it_stands(
+    database: Database, outbox: Outbox
+) -> None:
+    """Versions before the rule that names with quotes are JSON wrote them so."""
+    for name in ('"odd', '"', "plain"):
+        database.damage(f"UPDATE feeds SET primary_key = '{name}'")
+        assert outbox.register(NAME, "{}").row.kept()["indexed_key"] == name
+
+
 def test_several_feeds_are_saved_in_one_step(database: Database, outbox: Outbox) -> None:
     first = feed_of(outbox.register(NAME, "{}"))
     second = feed_of(outbox.register(OTHER, "{}"))
