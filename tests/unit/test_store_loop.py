@@ -79,6 +79,21 @@ def test_everything_handed_in_before_the_stop_is_committed_and_settled(box: Outb
     assert count(box) == 10
 
 
+def test_the_outbox_is_closed_when_the_loop_ends_however_it_ends(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_step: object) -> None:
+        raise OutboxUnusable("a row that was never written here")
+
+    monkeypatch.setattr(box.outbox, "commit", refuse)
+    running = Running(box)
+    box.inbox.put(box.opened())
+    running.thread.join(20)
+
+    with pytest.raises(OutboxUnusable, match="closed"):
+        box.outbox.totals()
+
+
 def test_it_goes_on_by_itself_when_the_outbox_can_be_written_again(
     box: Outbox, capfd: pytest.CaptureFixture[str]
 ) -> None:
