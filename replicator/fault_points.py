@@ -45,7 +45,7 @@ class FaultPoint(StrEnum):
     # Store: a snapshot. All but one are reached after the commit of what they name.
     FEED_OPENED = "feed-opened"
     SNAPSHOT_PART = "snapshot-part"  # initial values were compared
-    BEFORE_SWEEP = "before-sweep"  # the feed said ready, which is not committed; no delete is found
+    BEFORE_SWEEP = "before-sweep"  # the feed said ready, and no delete of this page is found
     SWEEP_PART = "sweep-part"  # a page was swept, and there are more
     FEED_READY = "feed-ready"  # everything was compared, the gap is closed
 

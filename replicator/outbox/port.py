@@ -185,7 +185,8 @@ class Outbox(Protocol):
 
         Settling needs some room too: on a disk that is full to the last page nothing could be
         deleted, and a backlog could never drain. With ``was_low``, twice the room is demanded, so
-        that the feeds do not stop and go with every message. Any thread may ask.
+        that the feeds do not stop and go with every message. Any thread may ask. It must not raise
+        `OutboxUnavailable`: the store asks after a commit, which it would then repeat.
         """
         ...
 
