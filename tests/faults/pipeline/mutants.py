@@ -110,7 +110,7 @@ def repeats_the_commit_with_what_follows_it(patch: pytest.MonkeyPatch) -> None:
                 self._sweep(feed.id, now)
             self.follow_up(is_idle=not work)
 
-        self._retrying(both)
+        self._retrying(both, now)
 
     patch.setattr(Store, "step", step)
 
