@@ -128,5 +128,5 @@ def _screen(facts: Facts) -> Group | Text:
                 ("gap", summary.gap_words),
             ],
         ),
-        Text(f"{_clock()}  Ctrl-C ends", "dim"),
+        Text(f"{_clock()}  Ctrl-C stops", "dim"),
     )
