@@ -351,14 +351,25 @@ class Store:
             self.status = self._make_status()
 
     def _or_settle(self, action: Callable[[], None], now: int) -> None:
+        """Do an action; while it fails, do what makes room and what others ask for."""
+        if self._error is not None:
+            # Order matters: after a failure, what was reported is settled before anything else. If
+            # not even that works, nothing may be handed over: the publisher would run ahead of
+            # what is settled, and a restart would send all of it again.
+            self._settle(now)
         try:
             action()
         except OutboxUnavailable:
             # Order matters: on a full disk only settling makes room. So it must not wait for the
             # action that finds no room, which is tried again afterwards.
-            self._commit_work(Work([], self._inbox.take_outcomes()), now)
+            self._settle(now)
             self._handover.refill()
+            self._look_around()
             raise
+
+    def _settle(self, now: int) -> None:
+        if outcomes := self._inbox.take_outcomes():
+            self._commit_work(Work([], outcomes), now)
 
     def _note_failure(self, error: ReplicatorError) -> None:
         if self._error is None:

@@ -11,10 +11,11 @@ from replicator import retry
 from replicator.domain.feed_state import FeedState
 from replicator.domain.model import Failure, Outcomes
 from replicator.errors import OutboxUnavailable
+from replicator.operators.entries import park
 from replicator.outbox.port import Committed, Step
 from replicator.outbox.sqlite import room
 from replicator.retry import Backoff
-from replicator.store import capture, store
+from replicator.store import capture, handover, store
 from tests.support.feed_elements import add
 from tests.support.outbox import Outbox, outbox
 
@@ -184,3 +185,54 @@ def test_confirms_are_settled_while_something_else_finds_no_room(
     assert failures == [25]
     assert count(box) == (10 if what == "sweep" else 0)
     capfd.readouterr()
+
+
+def test_nothing_is_handed_over_while_not_even_settling_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.0, 0.0))
+    monkeypatch.setattr(handover, "_PAGE_ENTRIES", 2)
+    with outbox(tmp_path, room=2) as box:
+        box.step(box.opened(), box.ready())
+        box.step(box.batch(*(add({"id": n}) for n in range(1, 10))))
+        assert box.sink.numbers == [1, 2]
+        box.sink.room = 100
+        real, offered = box.outbox.commit, []
+
+        def commit(step: Step) -> Committed:
+            if step.outcomes and len(offered) < 6:
+                offered.append(list(box.sink.numbers))
+                raise OutboxUnavailable("the disk is full")
+            return real(step)
+
+        monkeypatch.setattr(box.outbox, "commit", commit)
+        box.settle(*box.sink.entries)
+
+        assert offered == [[1, 2]] * 6
+        assert box.rows("SELECT min(id) FROM entries") == [(3,)]
+        assert capfd.readouterr().out.count("can be written again") == 1
+
+
+def test_orders_are_heard_while_captures_find_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retry, "TRANSIENT", Backoff(0.0, 0.0))
+    monkeypatch.setattr(store, "_CHECK_EVERY_SECONDS", 0.0)
+    with outbox(tmp_path) as box:
+        box.step(box.opened(), box.ready())
+        box.step(box.batch(add({"id": 1})))
+        real, forgotten = box.outbox.commit, []
+
+        def commit(step: Step) -> Committed:
+            if step.entries and len(forgotten) < 3:
+                if not forgotten:
+                    park(box.database, [1])
+                forgotten.append(box.sink.forgotten)
+                raise OutboxUnavailable("the disk is full")
+            return real(step)
+
+        monkeypatch.setattr(box.outbox, "commit", commit)
+        box.step(box.batch(add({"id": 2})))
+
+        assert forgotten == [0, 1, 1]
+        capfd.readouterr()

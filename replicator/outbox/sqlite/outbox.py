@@ -163,7 +163,9 @@ class SqliteOutbox:
                 row = self._feed_row(name)
             if row is None:
                 raise RuntimeError("a feed that was just made is missing")
-            connection.execute(sql.LOSE_FEED, (row.id,))
+            if row.state is not FeedState.LOST:
+                # Not when it says so already: a start on a full disk need not write.
+                connection.execute(sql.LOSE_FEED, (row.id,))
             if row.projection != projection:
                 connection.execute(sql.FORGET_DOCUMENTS, (row.id,))
             lost = msgspec.structs.replace(row, state=FeedState.LOST)
@@ -363,7 +365,11 @@ class SqliteOutbox:
 
     def is_room_low(self, *, was_low: bool) -> bool:
         """Do `Outbox.is_room_low`, for the volume."""
-        return room.is_disk_low(self._path.parent, was_low=was_low)
+        try:
+            return room.is_disk_low(self._path.parent, was_low=was_low)
+        except OSError:
+            # A volume that does not say is reported by what next reads or writes the outbox.
+            return was_low
 
     def tidy(self) -> None:
         """Do `Outbox.tidy`: give a few free pages back to the file system."""

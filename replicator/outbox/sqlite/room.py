@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from replicator.errors import OutboxUnusable
+from replicator.errors import OutboxUnavailable, OutboxUnusable
 
 _RESERVE_BYTES: Final = 128 * 1024 * 1024
 _RESERVE_SHARE: Final = 10  # of a small volume only a tenth is kept free
@@ -34,11 +34,17 @@ class SameFile:
 
         Raises:
             OutboxUnusable: it was removed or replaced.
+            OutboxUnavailable: the volume does not say.
         """
         try:
             inode = self._path.stat().st_ino
         except FileNotFoundError:
             inode = -1
+        except OSError as err:
+            raise OutboxUnavailable(
+                f"the outbox at {self._path} cannot be looked at: {err.strerror}",
+                hint="look at the volume",
+            ) from err
         if self._inode is None:
             self._inode = inode
         if inode != self._inode:
