@@ -49,7 +49,8 @@ class Books:
         settled = sum(len(each.settled) for each in outcomes)
         parked = sum(len(each.parked) for each in outcomes)
         for each in outcomes:
-            reach(FaultPoint.SETTLED)
+            if each.settled:
+                reach(FaultPoint.SETTLED)
             for failure in each.parked:
                 metrics.entries_parked.labels(failure.reason).inc()
         oldest = committed.oldest_pending

@@ -301,7 +301,8 @@ class SqliteOutbox:
             for each in report.parked:
                 parked = connection.execute(sql.PARK, (each.reason, each.text, each.number))
                 is_as_reported = is_as_reported and parked.rowcount == 1
-            reach(FaultPoint.SETTLING)
+            if report.settled:
+                reach(FaultPoint.SETTLING)
         return is_as_reported
 
     def _oldest_after(self, step: Step) -> tuple[int, int] | None:
