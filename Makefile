@@ -25,7 +25,7 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill, in about a mi
 
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	@$(BIN)/python -m pytest -q --ignore=tests/faults
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/faults
 
 faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 runs the long campaign.
 	@RABBITMQ_URL= tools/rabbitmq.sh
