@@ -1,13 +1,10 @@
 """What the publisher's connection is like: for the status, the log and the metrics."""
 
-from collections import deque
 from collections.abc import Callable
-from typing import Final
 
-from replicator.log import get_logger
+from replicator.errors import ReplicatorError
+from replicator.log import WarnOnce, get_logger
 from replicator.metrics import Metrics
-
-_MAX_REMEMBERED_ERRORS: Final = 16
 
 
 class ConnectionState:
@@ -18,7 +15,7 @@ class ConnectionState:
         self._metrics = metrics
         self._clock = clock
         self._log = get_logger("publisher")
-        self._logged: deque[str] = deque(maxlen=_MAX_REMEMBERED_ERRORS)
+        self._failures = WarnOnce(self._log, "rabbitmq is not available, retrying")
         self.is_open = False
         self.was_open = False
         self.is_blocked = False
@@ -36,7 +33,7 @@ class ConnectionState:
             self._metrics.reconnects.labels("rabbitmq").inc()
         self.is_open = self.was_open = True
         self.error = None
-        self._logged.clear()
+        self._failures.forget()
         self.since = self._clock()
         self._metrics.connected.labels("rabbitmq").set(1)
         self._log.info("publishing", host=host, exchange=exchange)
@@ -61,16 +58,10 @@ class ConnectionState:
         self._metrics.connected.labels("rabbitmq").set(0)
         self._metrics.broker_blocked.set(0)
 
-    def failed(self, err: BaseException) -> None:
+    def failed(self, err: ReplicatorError) -> None:
         """Take note of an error that is retried."""
-        text = str(err)
-        # Several hosts fail in turn, each in its own way: none of it is news the second time.
-        if text not in self._logged:
-            self._logged.append(text)
-            self._log.warning(
-                "rabbitmq is not available, retrying", error=text, hint=getattr(err, "hint", None)
-            )
-        self.error = text
+        self._failures.warn(err)
+        self.error = str(err)
 
     def _set_blocked(self, *, is_blocked: bool) -> None:
         self.is_blocked = is_blocked
