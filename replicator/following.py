@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
 
+from replicator.clock import now_us
 from replicator.composition import Worker, rethinkdb_server, table_settings
 from replicator.config import Settings
 from replicator.domain.feed import Feed
@@ -21,7 +22,7 @@ from replicator.domain.model import TableName
 from replicator.domain.ports import FeedSink
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.source.changefeed import FieldRules, now_us, open_changefeed
+from replicator.source.changefeed import FieldRules, open_changefeed
 from replicator.source.discovery import Discovery, open_table_config
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch, Watchdog

@@ -64,7 +64,7 @@ def _facts(settings: Settings) -> Facts:
         # Another replicator may answer at this address: the outbox's id tells them apart.
         if live is not None and live["outbox"]["id"] == identity:
             return live
-        totals = listing.totals(connection)
+        totals = listing.count_totals(connection)
         feeds = listing.list_feeds(connection)
     is_running = database.user() is not None
     entries = totals.pending + totals.parked

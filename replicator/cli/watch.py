@@ -15,6 +15,7 @@ from rich.text import Text
 from replicator.cli import output, summary
 from replicator.cli.output import Facts
 from replicator.cli.rates import Speedometer, forecast
+from replicator.clock import now_us
 from replicator.domain.instants import shown
 from replicator.domain.words import duration
 from replicator.errors import TransientError
@@ -62,7 +63,7 @@ def _measured(take: Callable[[], Facts]) -> Iterator[Facts]:
             state, seconds = forecast(facts["outbox"], rates)
             where = {"state": state, "seconds": seconds and round(seconds, 3)}
             facts = facts | {"rates": rates, "forecast": where}
-        yield {"at": shown(time.time_ns() // 1000), **facts}
+        yield {"at": shown(now_us()), **facts}
         took = time.monotonic() - started
         time.sleep(max(_EVERY_SECONDS - took, took / _MAX_SHARE - took, 0.0))
 

@@ -274,7 +274,7 @@ def stats(connection: Connection) -> list[Group]:
     return sorted(sums.values())
 
 
-def totals(connection: Connection) -> Totals:
+def count_totals(connection: Connection) -> Totals:
     """Add up all entries, in short steps."""
     groups = stats(connection)
     pending = [group for group in groups if group.state == PENDING]

@@ -8,13 +8,13 @@ store reads the rows after the last one that it knows.
 import getpass
 import os
 import socket
-import time
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
+from replicator.clock import now_us
 from replicator.domain.model import Count, Instant, Op
 from replicator.outbox.records import damaged, sound, sound_key
 from replicator.outbox.schema import feeds, operations
@@ -71,7 +71,7 @@ def record(connection: Connection, action: Action, rows: Sequence[dict[str, Any]
         action: what was done.
         rows: the other columns of each; columns that are left out become null.
     """
-    common = _NO_COLUMN | {"at": time.time_ns() // 1000, "actor": _actor(), "action": action.value}
+    common = _NO_COLUMN | {"at": now_us(), "actor": _actor(), "action": action.value}
     if rows:
         connection.execute(insert(operations), [common | row for row in rows])
 

@@ -23,22 +23,22 @@ from replicator.errors import (
 from replicator.fault_points import FaultPoint, reach, reach_later
 from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, Publication, prepare
+from replicator.publisher.calls import PendingCalls
 from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.fence import fence_name
 from replicator.publisher.frames import PublishFrames
-from replicator.publisher.incoming import Incoming
 from replicator.publisher.link import Link
-from replicator.publisher.watch import Watch
+from replicator.publisher.watch import BrokerWatch
 from replicator.retry import Retrying
 
-# By so much a refused entry may be tried again too late.
+# How late a refused entry may be retried.
 _TICK_SECONDS: Final = 0.1
 _DRAIN_LOOK_SECONDS: Final = 0.02
 
 
 class PublisherStatus(NamedTuple):
-    """What the publisher is like now."""
+    """The state of the publisher."""
 
     is_connected: bool
     is_blocked: bool
@@ -81,9 +81,9 @@ class Publisher:
         self._delivery = Delivery(
             publication, broker.exchange, names=names, report=report, metrics=metrics, clock=clock
         )
-        self._incoming = Incoming()
+        self._calls = PendingCalls()
         self._state = ConnectionState(metrics, clock)
-        self._watch = Watch()
+        self._watch = BrokerWatch()
         self._stop = threading.Event()
         self._link: Link | None = None
         self._frames: PublishFrames | None = None
@@ -100,7 +100,7 @@ class Publisher:
         """How many entries may be offered now; 0 while no channel is open."""
         if not self._state.is_open:
             return 0
-        return self._delivery.window.room_beside(self._incoming.count, self._incoming.size)
+        return self._delivery.window.room_beside(self._calls.count, self._calls.size)
 
     def offer(self, entries: Sequence[Entry], reading: int) -> None:
         """Take committed entries of a reading, in the order of their numbers; never waits."""
@@ -112,17 +112,17 @@ class Publisher:
 
     def _hand_in(self, call: Callable[[], object], entries: Sequence[Entry] = ()) -> None:
         # A link that opens takes in what came before it.
-        if self._incoming.put(call, entries) and (link := self._link) is not None:
+        if self._calls.put(call, entries) and (link := self._link) is not None:
             link.call_soon(self._turn)
 
     def status(self) -> PublisherStatus:
-        """Return what it is like now."""
+        """Return its present state."""
         window, state = self._delivery.window, self._state
         return PublisherStatus(
             state.is_open,
             state.is_blocked,
             window.in_flight,
-            window.buffered + self._incoming.count,
+            window.buffered + self._calls.count,
             window.refused,
             state.error,
             state.since,
@@ -138,8 +138,8 @@ class Publisher:
         reading = window.reading
         deadline = time.monotonic() + seconds
         while self._state.is_open and time.monotonic() < deadline:
-            # Order matters: what is no longer counted as incoming is in the window by then.
-            if not self._incoming.count and window.is_empty:
+            # Order matters: an entry stops counting as handed in only once it is in the window.
+            if not self._calls.count and window.is_empty:
                 # What was forgotten meanwhile was not settled.
                 return window.reading == reading
             time.sleep(_DRAIN_LOOK_SECONDS)
@@ -193,7 +193,7 @@ class Publisher:
         if self._stop.is_set():
             return
         # What was handed in before is of a reading that is over, or asks for one that begins.
-        self._incoming.do()
+        self._calls.do()
         self._frames = PublishFrames(
             channel=channel,
             frame_max=frame_max,
@@ -247,7 +247,7 @@ class Publisher:
         """Take in what was handed in, report what is settled, publish what may go."""
         self._is_turn_due = False
         self._turned_at = time.monotonic()
-        self._incoming.do()
+        self._calls.do()
         self._delivery.flush()
         link, frames = self._link, self._frames
         if not self._state.may_publish or link is None or frames is None:

@@ -11,7 +11,7 @@ _REFUSED_SECONDS: Final = 15.0
 _MAX_REFUSED_SECONDS: Final = 240.0
 
 
-class Watch:
+class BrokerWatch:
     """When RabbitMQ last answered, and since when it has only refused; instants are monotonic."""
 
     def __init__(self) -> None:

@@ -5,7 +5,6 @@ connection, after an overflow. There is no second way that only runs when someth
 """
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Self
@@ -229,8 +228,3 @@ def _field(name: str) -> Any:
     except UnicodeEncodeError:
         return r.json(json.dumps(name))
     return name
-
-
-def now_us() -> int:
-    """Return the time in microseconds since the epoch."""
-    return time.time_ns() // 1000

@@ -114,7 +114,7 @@ def open_table_config(server: Server, watch: Watch) -> Iterator[TableConfig]:
 
 
 class DiscoveryStatus(NamedTuple):
-    """What discovery is like now."""
+    """The state of discovery."""
 
     is_current: bool  # the list is being followed, and was read since it was opened
     error: str | None

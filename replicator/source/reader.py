@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from replicator.clock import now_us
 from replicator.domain.completeness import Completeness
 from replicator.domain.feed_element import Change
 from replicator.domain.items import FeedBatch, FeedClosed, FeedItem, FeedOpened, SnapshotRead
@@ -22,7 +23,7 @@ from replicator.fault_points import FaultPoint, reach
 from replicator.log import WarnOnce, get_logger
 from replicator.metrics import Metrics
 from replicator.retry import Retrying
-from replicator.source.changefeed import Changefeed, now_us
+from replicator.source.changefeed import Changefeed
 
 _WAIT_SECONDS: Final = 1.0
 _PING_AFTER_SECONDS: Final = 10.0

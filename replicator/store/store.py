@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from replicator.clock import now_us
 from replicator.domain.feed import Feed
 from replicator.domain.feed_state import FeedState
 from replicator.domain.items import TableSettings
@@ -55,11 +56,6 @@ class StoreStatus(NamedTuple):
     error: str | None
     error_at: int | None
     stepped_at: float  # monotonic seconds
-
-
-def now_us() -> int:
-    """Return the time in microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 class Store:

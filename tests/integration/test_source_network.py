@@ -8,9 +8,9 @@ import pytest
 from replicator_sandbox import EmbeddedRethinkDB
 from rethinkdb import r
 
+from replicator.clock import now_us
 from replicator.domain.model import Cause
 from replicator.source import reader as reader_module
-from replicator.source.changefeed import now_us
 from tests.support.ports import free_port
 from tests.support.proxy import TcpProxy
 from tests.support.reading import RunningReader, new_table, server_of

@@ -112,7 +112,7 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
 
     def take_in() -> None:
         while not is_done.is_set():
-            found._incoming.do()
+            found._calls.do()
 
     taker = threading.Thread(target=take_in, daemon=True)
     taker.start()
@@ -120,9 +120,9 @@ def test_no_offer_is_lost_from_the_count_whatever_the_threads_do() -> None:
         found.offer([entry(number)], 1)
     is_done.set()
     taker.join(20)
-    found._incoming.do()
+    found._calls.do()
 
-    assert (found._incoming.count, found._incoming.size) == (0, 0)
+    assert (found._calls.count, found._calls.size) == (0, 0)
     assert found.status().buffered == 20_000
 
 
@@ -179,7 +179,7 @@ def test_a_lost_channel_ends_its_reading() -> None:
     found.offer([entry(4)], 1)
     link.turn()
     assert link.written == []
-    assert found._incoming.count == 0
+    assert found._calls.count == 0
 
     found.offer([entry(2), entry(3)], readings(reported)[-1])
     link.turn()

@@ -1,10 +1,10 @@
 """When another connection may do better: a broker that is silent, or refuses everything."""
 
-from replicator.publisher.watch import Watch
+from replicator.publisher.watch import BrokerWatch
 
 
-def begun(now: float) -> Watch:
-    made = Watch()
+def begun(now: float) -> BrokerWatch:
+    made = BrokerWatch()
     made.begin(now)
     return made
 

@@ -149,7 +149,7 @@ class Pipeline:
         if self.link is not None and self.link.connection is not None:
             is_answered = self.link.connection.has_answered and not self.link.is_over
             require(not (is_answered and window.in_flight), "G1: a confirm was not understood")
-        waiting = window.buffered + self.publisher._incoming.count
+        waiting = window.buffered + self.publisher._calls.count
         require(waiting <= limit + self.settings.window, "G5: too many entries in memory", waiting)
         require(self.inbox._bytes <= parts.INBOX_BYTES + 4 * len(KEYS) * _LARGEST, "G5: the inbox")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from replicator.domain.model import Entry
 
 
-class Incoming:
+class PendingCalls:
     """A queue of calls, each with the entries that it takes in; any thread puts, the loop calls."""
 
     def __init__(self) -> None:
