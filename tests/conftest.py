@@ -6,6 +6,7 @@ last lines of a run say which it was.
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ from replicator.errors import ServerMissing
 from tests.support.replicator import ReplicatorProcess
 from tests.support.rethink import RealRethinkDB, find_rethinkdb
 from tests.support.servers import USED, RethinkServer
+
+# A shell ignores SIGINT in what it starts in the background, and a program inherits that: Ctrl-C
+# would do nothing to those that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
