@@ -7,7 +7,7 @@ from typing import Self
 from urllib.parse import quote
 
 from replicator_sandbox.host import free_port
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed
 
 from tests.faults.at_once import at_once
 from tests.faults.erlang import ErlangShell, OrderFailed
@@ -153,6 +153,24 @@ class RabbitMQCluster:
         for node in self.nodes:
             self.eval(f"application:set_env(rabbit, cluster_partition_handling, {answer})", node)
 
+    def start_again(self) -> None:
+        """Start the nodes that were killed.
+
+        Nodes of RabbitMQ 3.10 whose majority was killed at once may wait for each other's tables
+        without end. Then the one that was left decides, as an operator has it with `force_boot`.
+        """
+        left = next((node for node in self.nodes if node.is_running), self.nodes[0])
+        try:
+            at_once(*(node.start for node in self.nodes))
+        except RabbitMQFailed:
+            self.force_boot(left)
+
+    def force_boot(self, newest: _Node) -> None:
+        """Kill all nodes and start them on what one of them has in its tables."""
+        at_once(*(node.kill for node in self.nodes if node.is_running))
+        newest.ctl("force_boot")
+        at_once(*(node.start for node in self.nodes))
+
     def part(self, node: _Node) -> None:
         """Cut one node off from the others; clients still reach all of them.
 
@@ -191,7 +209,7 @@ class RabbitMQCluster:
 
     def heal(self) -> None:
         """Have all nodes running and talking, whatever was done to them."""
-        at_once(*(node.start for node in self.nodes))
+        self.start_again()
         for node in self.nodes:
             self.rejoin(node)
         self.on_partition(_ON_PARTITION)

@@ -73,7 +73,7 @@ def test_the_leaders_node_and_then_a_majority_of_rabbitmq_are_killed(
     backlog = publishing.pending()
     wait_until(lambda: publishing.pending() > backlog + 300, _SOON_SECONDS, "more of it")
     assert publishing.metric("replicator_entries_confirmed_total") == confirmed
-    at_once(second.start, third.start)
+    nodes.start_again()
 
     publishing.wait_for_deliveries(600)
     measured, facts = publishing.judge()
