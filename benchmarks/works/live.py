@@ -10,12 +10,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import programs
 from benchmarks.figures import Goal, Measurement, percentile
 from benchmarks.place import Place
+from benchmarks.processes import usage
 from benchmarks.programs import Kind, Program
 from benchmarks.work import Run, Work
 from benchmarks.writer import write_at_rate
@@ -28,11 +29,17 @@ _KINDS = (programs.REPLICATOR, programs.TUTORIAL, programs.JAVASCRIPT_CONFIRM)
 _CONSUMER = Path(__file__).parent.parent / "consumer.py"
 
 
-def measure(run: Run) -> Iterator[Measurement]:
-    kinds = programs.runnable(_KINDS)
-    cases = [(kind, rate) for rate in RATES for kind in kinds]
+def measure(
+    run: Run,
+    kinds: Sequence[Kind] = _KINDS,
+    rates: Sequence[int] = RATES,
+    seconds: float = _SECONDS,
+) -> Iterator[Measurement]:
+    """Let each program follow a writer for ``seconds`` at each rate, in every round."""
+    kinds = programs.runnable(kinds)
+    cases = [(kind, rate) for rate in rates for kind in kinds]
     for number, (kind, rate) in run.in_rounds(cases):
-        figures = _live(run, kind, rate)
+        figures = _live(run, kind, rate, seconds)
         run.say(
             f"round {number}: {kind.name}, {rate:,}/s: p50 {figures['p50_ms']:.2f} ms, "
             f"p99 {figures['p99_ms']:.2f} ms"
@@ -40,8 +47,14 @@ def measure(run: Run) -> Iterator[Measurement]:
         yield Measurement(f"{rate:,}/s", kind.name, number, figures)
 
 
-def _live(run: Run, kind: Kind, rate: int) -> dict[str, float]:
-    seconds = max(1.0, _SECONDS * run.scale)
+def _cpu_seconds(program: Program) -> float:
+    used = usage(program.pid)
+    assert used is not None
+    return used.cpu_seconds
+
+
+def _live(run: Run, kind: Kind, rate: int, seconds: float) -> dict[str, float]:
+    seconds = max(1.0, seconds * run.scale)
     with Place(run.servers, is_durable=kind.is_durable) as place:
         file = run.directory / f"{place.name}.json"
         warm_up = min(_WARM_UP_SECONDS, seconds)
@@ -54,8 +67,10 @@ def _live(run: Run, kind: Kind, rate: int) -> dict[str, float]:
         with feeder, consumer:
             warm = write_at_rate(place, rate, warm_up)
             began_us = time.monotonic_ns() // 1000
+            cpu_before = _cpu_seconds(feeder)
             written = write_at_rate(place, rate, seconds, start=warm)
             took = (time.monotonic_ns() // 1000 - began_us) / 1e6
+            cpu_seconds = _cpu_seconds(feeder) - cpu_before
             # What did not arrive by then is missing, and reported as such.
             with contextlib.suppress(TimeoutError):
                 consumer.wait_for("done", _DEADLINE_SECONDS)
@@ -67,6 +82,7 @@ def _live(run: Run, kind: Kind, rate: int) -> dict[str, float]:
         "p95_ms": percentile(measured, 95),
         "p99_ms": percentile(measured, 99),
         "p999_ms": percentile(measured, 99.9),
+        "cpu_seconds_per_1000": cpu_seconds * 1000 / written,
         "written_per_second": written / took,
         "missing": float(written - len(measured)),
     }

@@ -181,7 +181,7 @@ class Outbox(Protocol):
         ...
 
     def is_room_low(self, *, was_low: bool) -> bool:
-        """Return whether so little room is left that the outbox counts as full.
+        """Return whether too little room is left, and the outbox counts as full.
 
         Settling needs some room too: on a disk that is full to the last page nothing could be
         deleted, and a backlog could never drain. With ``was_low``, twice the room is demanded, so

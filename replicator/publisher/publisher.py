@@ -17,9 +17,7 @@ from typing import Final, NamedTuple
 from pika import spec
 
 from replicator.domain.model import Entry, Outcomes, Returned, TableName
-from replicator.errors import (
-    BrokerUnavailable,
-)
+from replicator.errors import BrokerUnavailable
 from replicator.fault_points import FaultPoint, reach, reach_later
 from replicator.metrics import Metrics
 from replicator.publisher.broker import Broker, Publication, prepare

@@ -13,7 +13,7 @@ from replicator.domain.model import Failure, Outcomes, TableName
 from replicator.errors import OutboxUnavailable
 from replicator.operators import entries as changes
 from replicator.outbox.sqlite.lock import exclusively
-from tests.support.command import Command, Done, command_line
+from tests.support.command import Command, Done
 from tests.support.feed_elements import add, change, initial, remove
 from tests.support.outbox import Outbox, outbox, table
 
@@ -31,16 +31,6 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         failures = [Failure(number, "too_large", "it is too large") for number in (1, 2)]
         made.step(outcomes=[Outcomes(parked=failures)])
         yield made
-
-
-@pytest.fixture
-def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Command]:
-    monkeypatch.setenv("REPLICATOR_HTTP__LISTEN", "off")
-    monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
-    with command_line(monkeypatch, capsys) as run:
-        yield run
 
 
 def states(box: Outbox) -> dict[int, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from replicator.domain.model import Failure, Outcomes, TableName
 from replicator.operators import export
-from tests.support.command import Command, command_line
+from tests.support.command import Command
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import Outbox, outbox, table
 
@@ -27,16 +27,6 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         failures = [Failure(number, "too_large", "it is too large") for number in (1, 2)]
         made.step(outcomes=[Outcomes(parked=failures)])
         yield made
-
-
-@pytest.fixture
-def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Command]:
-    monkeypatch.setenv("REPLICATOR_HTTP__LISTEN", "off")
-    monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
-    with command_line(monkeypatch, capsys) as run:
-        yield run
 
 
 def test_an_export_has_everything_to_publish_an_entry_elsewhere(

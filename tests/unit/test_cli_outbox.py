@@ -11,7 +11,7 @@ from replicator.domain.feed_element import Change
 from replicator.domain.model import Cause, Failure, Outcomes, TableName
 from replicator.operators import listing as inspect
 from replicator.outbox.sqlite.lock import exclusively
-from tests.support.command import Command, Done, command_line
+from tests.support.command import Command, Done
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import Outbox, outbox, table
 
@@ -28,16 +28,6 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         made.step(made.opened(feed_id=2), made.batch(initial(A1), feed_id=2), made.ready(2))
         made.step(outcomes=[Outcomes(parked=[Failure(2, "too_large", "it is too large")])])
         yield made
-
-
-@pytest.fixture
-def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Command]:
-    monkeypatch.setenv("REPLICATOR_HTTP__LISTEN", "off")
-    monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
-    with command_line(monkeypatch, capsys) as run:
-        yield run
 
 
 def ids(done: Done) -> list[int]:
