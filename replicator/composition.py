@@ -24,11 +24,13 @@ def rethinkdb_server(settings: Settings) -> Server:
 
 def table_settings(name: TableName, table: Table) -> TableSettings:
     """Return what the store must know of a table with these options."""
-    fields: dict[str, list[str]] = {}
-    if table.include_fields:
-        fields["include"] = sorted(table.include_fields)
-    if table.exclude_fields:
-        fields["exclude"] = sorted(table.exclude_fields)
+    named = {"include": table.include_fields, "exclude": table.exclude_fields}
+    # A name alone as version 0.1.0 wrote it, so that an upgrade compares nothing as changed.
+    fields = {
+        key: [path if len(path) > 1 else path[0] for path in sorted(paths)]
+        for key, paths in named.items()
+        if paths
+    }
     return TableSettings(
         name,
         # A stable text of the fields that the feed shows, over which the digests are made.

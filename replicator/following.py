@@ -22,8 +22,9 @@ from replicator.domain.model import TableName
 from replicator.domain.ports import FeedSink
 from replicator.log import get_logger
 from replicator.metrics import Metrics
-from replicator.source.changefeed import FieldRules, open_changefeed
+from replicator.source.changefeed import open_changefeed
 from replicator.source.discovery import Discovery, open_table_config
+from replicator.source.projection import FieldRules
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch, Watchdog
 
@@ -108,7 +109,7 @@ class Following:
         table = self._settings.table(feed.name)
         if table is None:
             raise ValueError(f"a feed of {feed.name}, which the settings do not name")
-        fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
+        fields = FieldRules(table.include_fields, table.exclude_fields)
         opener = partial(
             open_changefeed,
             rethinkdb_server(self._settings),

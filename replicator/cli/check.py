@@ -19,7 +19,7 @@ from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
 from replicator.outbox.opening import open_database
 from replicator.publisher import check as publisher
 from replicator.source import check as source
-from replicator.source.changefeed import FieldRules
+from replicator.source.projection import FieldRules
 
 _UNREACHABLE = 1
 _PERMANENT = 2
@@ -136,7 +136,7 @@ def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
     def table_words(rethinkdb: source.SourceCheck, name: TableName) -> str:
         fields = FieldRules()
         if (table := settings.table(name)) is not None:
-            fields = FieldRules(table.include_fields or None, table.exclude_fields or None)
+            fields = FieldRules(table.include_fields, table.exclude_fields)
         return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
 
     try:

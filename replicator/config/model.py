@@ -26,12 +26,13 @@ from replicator.config.values import (
     parse_size,
     text,
 )
+from replicator.domain.field_path import FieldPath, parse_path, tree_of
 from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey
 from replicator.errors import SettingsInvalid
 from replicator.log import Format, Level
 
-FieldNames = tuple[Annotated[str, Field(min_length=1)], ...]
+FieldPaths = tuple[Annotated[FieldPath, BeforeValidator(parse_path), BeforeValidator(text)], ...]
 
 
 def _outbox_url(url: str) -> str:
@@ -94,10 +95,10 @@ class Table(Section):
     `rabbitmq.queues` are not bound to it"""
     envelope: Literal["change", "cloudevents", "debezium"] = "change"
     """form of the message body: `change`, `cloudevents` or `debezium`"""
-    exclude_fields: FieldNames = ()
-    """fields that RethinkDB leaves out before it sends a document"""
-    include_fields: FieldNames = ()
-    """the only fields that RethinkDB sends; not with `exclude_fields`"""
+    exclude_fields: FieldPaths = ()
+    """fields that RethinkDB leaves out before it sends a document; `card.number` is in `card`"""
+    include_fields: FieldPaths = ()
+    """the only fields that RethinkDB sends, with the primary key; not with `exclude_fields`"""
     keep_documents: bool = False
     """keep a copy of each document in the outbox, so that messages of a resync have `old_val`"""
 
@@ -107,6 +108,11 @@ class Table(Section):
             raise ContradictionError(
                 "include_fields", "contradicts exclude_fields: give only one of the two"
             )
+        for key in ("exclude_fields", "include_fields"):
+            try:
+                tree_of(getattr(self, key))
+            except ValueError as err:
+                raise ContradictionError(key, str(err)) from err
         longest = self.routing_key.longest(*self.full_name)
         if longest > MAX_BYTES:
             raise ContradictionError(

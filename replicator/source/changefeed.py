@@ -4,10 +4,8 @@ Every feed starts with a snapshot (`include_initial`): at first, after a restart
 connection, after an overflow. There is no second way that only runs when something broke.
 """
 
-import json
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import msgspec
 from rethinkdb import errors as reql
@@ -15,33 +13,15 @@ from rethinkdb import r
 
 from replicator.domain.feed_element import Change, decode_response, skipped_changes
 from replicator.domain.model import TableName
-from replicator.errors import FeedAborted, FeedOverflowed, SettingsInvalid
+from replicator.errors import FeedAborted, FeedOverflowed
 from replicator.source.connection import Server, asking, connect
 from replicator.source.driver import close, shut
+from replicator.source.projection import FieldRules, projected
 from replicator.source.watchdog import Watch
 
 _ANSWER_SECONDS: Final = 20.0
 _OPEN_SECONDS: Final = 60.0
 _MESSAGE_SECONDS: Final = 60.0  # a slow link takes its time for a batch of a megabyte
-
-
-class FieldRules(NamedTuple):
-    """Which fields RethinkDB itself leaves out, so that they never leave the database."""
-
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
-
-    def require(self, primary_key: str, name: TableName) -> None:
-        """Refuse to leave the primary key out.
-
-        Raises:
-            SettingsInvalid: ``exclude_fields`` names it.
-        """
-        if self.exclude and primary_key in self.exclude:
-            raise SettingsInvalid(
-                f"tables[{name}].exclude_fields names {primary_key!r}, the table's primary key",
-                hint="the primary key can never be excluded",
-            )
 
 
 class _Undecodable(msgspec.Struct):
@@ -193,7 +173,7 @@ def open_changefeed(
         # Needs read permission and says so cleanly, unlike opening a feed without it.
         with asking(connection, watch, _ANSWER_SECONDS, name):
             facts = table.info().run(connection)
-        feed = _projected(table, fields, facts["primary_key"], name).changes(
+        feed = projected(table, fields, facts["primary_key"], name).changes(
             squash=False,
             include_initial=True,
             include_states=True,
@@ -210,21 +190,3 @@ def open_changefeed(
     opened.table_id = facts["id"]
     opened.primary_key = facts["primary_key"]
     return opened
-
-
-def _projected(table: Any, fields: FieldRules, primary_key: str, name: TableName) -> Any:
-    fields.require(primary_key, name)
-    if fields.include:
-        return table.pluck(*map(_field, dict.fromkeys([primary_key, *fields.include])))
-    if fields.exclude:
-        return table.without(*fields.exclude)
-    return table
-
-
-def _field(name: str) -> Any:
-    """Return a field's name for a query: the driver cannot send half a surrogate pair as it is."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return r.json(json.dumps(name))
-    return name

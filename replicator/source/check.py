@@ -8,10 +8,10 @@ from typing import Any, Final
 from rethinkdb import r
 
 from replicator.domain.model import TableName
-from replicator.source.changefeed import FieldRules
 from replicator.source.connection import Server, asking, connect
 from replicator.source.discovery import SYSTEM, read_names
 from replicator.source.driver import close
+from replicator.source.projection import FieldRules
 from replicator.source.watchdog import Watch, Watchdog
 
 _ANSWER_SECONDS: Final = 10.0

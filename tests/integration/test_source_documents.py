@@ -11,7 +11,7 @@ from rethinkdb import r
 from replicator.domain.feed_element import Change, key_reader
 from replicator.domain.model import TableName
 from replicator.errors import SettingsInvalid
-from replicator.source.changefeed import FieldRules
+from replicator.source.projection import FieldRules
 from tests.support.reading import RunningReader, new_table, server_of
 from tests.support.servers import RethinkServer
 
@@ -30,7 +30,8 @@ def values(changes: list[Change]) -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize(
-    "fields", [FieldRules(include=["a"]), FieldRules(exclude=["secret", "nothing has this"])]
+    "fields",
+    [FieldRules(include=[("a",)]), FieldRules(exclude=[("secret",), ("nothing has this",)])],
 )
 def test_fields_that_are_left_out_never_leave_the_server(
     server: RethinkServer, name: TableName, table: Any, driver: Any, fields: FieldRules
@@ -49,11 +50,41 @@ def test_fields_that_are_left_out_never_leave_the_server(
     ]
 
 
-def test_the_primary_key_can_not_be_excluded(server: RethinkServer, name: TableName) -> None:
-    with RunningReader(server_of(server), name, FieldRules(exclude=["a", "id"])) as reader:
+def test_a_field_within_objects_is_left_out_of_old_and_new_and_the_bytes_stay_comparable(
+    server: RethinkServer, name: TableName, table: Any, driver: Any
+) -> None:
+    cards = [{"number": 1, "é": 2.5}, None, {"owner": {"number": "kept"}}]
+    table.insert({"id": 1, "cards": cards}).run(driver)
+    fields = FieldRules(exclude=[("cards", "number"), ("secret",)])
+    with RunningReader(server_of(server), name, fields) as reader:
+        reader.wait_until_ready()
+        table.get(1).update({"secret": 1}).run(driver)  # no change, as far as anybody sees
+        table.get(1).update({"a": 1}).run(driver)
+        initial, change = reader.wait_for_changes(2)
+    assert b'"number":1' not in bytes(initial.new_val)
+    assert bytes(initial.new_val) == bytes(change.old_val)
+    assert json.loads(bytes(change.new_val)) == {
+        "id": 1,
+        "a": 1,
+        "cards": [{"é": 2.5}, None, {"owner": {"number": "kept"}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (FieldRules(exclude=[("a",), ("id",)]), "exclude_fields names 'id'"),
+        (FieldRules(exclude=[("id", "x.y")]), r"exclude_fields names 'id.x\\.y'"),
+        (FieldRules(include=[("id", "x")]), "include_fields names 'id.x'"),
+    ],
+)
+def test_the_primary_key_can_not_be_excluded(
+    server: RethinkServer, name: TableName, fields: FieldRules, complaint: str
+) -> None:
+    with RunningReader(server_of(server), name, fields) as reader:
         error = reader.wait_for_refusal()
     assert isinstance(error, SettingsInvalid)
-    assert f"tables[{name}].exclude_fields names 'id'" in str(error)
+    assert f"tables[{name}].{complaint}, and 'id' is the table's primary key" in str(error)
     assert reader.opened == []
 
 
@@ -65,7 +96,7 @@ def test_a_primary_key_may_have_any_name(
     table = r.db(name.database).table(name.table)
     try:
         table.insert({primary_key: "k", "a": 1, "b": 1}).run(driver)
-        with RunningReader(server_of(server), name, FieldRules(include=["a"])) as reader:
+        with RunningReader(server_of(server), name, FieldRules(include=[("a",)])) as reader:
             reader.wait_until_ready()
             table.get("k").update({"a": 2}).run(driver)
             changes = reader.wait_for_changes(2)

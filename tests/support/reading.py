@@ -17,8 +17,9 @@ from replicator.errors import PermanentError
 from replicator.metrics import Metrics
 from replicator.retry import Backoff
 from replicator.source import changefeed, connection, reader, watchdog
-from replicator.source.changefeed import Changefeed, FieldRules, open_changefeed
+from replicator.source.changefeed import Changefeed, open_changefeed
 from replicator.source.connection import Server
+from replicator.source.projection import FieldRules
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watchdog
 from tests.support.servers import RethinkServer

@@ -13,11 +13,10 @@ from replicator.errors import (
     FeedAborted,
     FeedDisconnected,
     FeedOverflowed,
-    SettingsInvalid,
     SourceRefused,
     TableUnusable,
 )
-from replicator.source.changefeed import Changefeed, FieldRules, _Decoder, _projected
+from replicator.source.changefeed import Changefeed, _Decoder
 from replicator.source.connection import asking
 from replicator.source.driver import shut
 from replicator.source.watchdog import Watch
@@ -177,24 +176,3 @@ def test_shutting_wakes_whoever_reads() -> None:
     ours.close()
     theirs.close()
     shut(connection)
-
-
-class FakeTable:
-    def __init__(self) -> None:
-        self.said: tuple[str, ...] = ()
-
-    def pluck(self, *fields: str) -> str:
-        return f"pluck {','.join(fields)}"
-
-    def without(self, *fields: str) -> str:
-        return f"without {','.join(fields)}"
-
-
-def test_fields_are_left_out_by_the_server_and_the_key_never() -> None:
-    table = FakeTable()
-
-    assert _projected(table, FieldRules(), "id", NAME) is table
-    assert _projected(table, FieldRules(["a", "id"]), "id", NAME) == "pluck id,a"
-    assert _projected(table, FieldRules(None, ["a"]), "id", NAME) == "without a"
-    with pytest.raises(SettingsInvalid, match="primary key"):
-        _projected(table, FieldRules(None, ["id"]), "id", NAME)

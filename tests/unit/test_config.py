@@ -138,7 +138,7 @@ def test_tables_named_from_outside_keep_the_file_s_options(toml: WriteToml) -> N
         ("a.b", "baseline"),
         ("a.c", "publish"),
     ]
-    assert settings.tables[0].exclude_fields == ("secret",)
+    assert settings.tables[0].exclude_fields == (("secret",),)
 
 
 def test_a_file_may_name_tables_without_options(toml: WriteToml) -> None:

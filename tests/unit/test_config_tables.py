@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
+from replicator.composition import table_settings
 from replicator.config import Settings, load_settings
 from replicator.domain.model import TableName
+from replicator.errors import SettingsInvalid
 
 _FILE = """
 [[tables]]
@@ -60,3 +64,43 @@ def test_a_whole_database_can_come_from_the_environment() -> None:
 
     assert settings.databases == ["shop"]
     assert [table.full_name.is_pattern for table in settings.tables] == [True, False]
+
+
+def test_paths_of_fields_are_read_and_become_the_projection_of_the_index(tmp_path: Path) -> None:
+    text = """
+    [[tables]]
+    name = "shop.orders"
+    exclude_fields = ["secret", "card.number", 'card\\.number', "secret"]
+    """
+    (table,) = _load(tmp_path, text).tables
+
+    assert table.exclude_fields == (("secret",), ("card", "number"), ("card.number",), ("secret",))
+    assert table_settings(table.full_name, table).projection == (
+        '{"exclude":[["card","number"],"card.number","secret","secret"]}'
+    )
+
+
+def test_the_projection_of_plain_names_is_that_of_0_1_0(tmp_path: Path) -> None:
+    text = '[[tables]]\nname = "a.b"\ninclude_fields = ["b", "a"]\n'
+    (table,) = _load(tmp_path, text).tables
+
+    assert table_settings(table.full_name, table).projection == '{"include":["a","b"]}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ("'a..b'", "exclude_fields[0] = 'a..b' (F): 'a..b' has an empty name; a dot in a name is"),
+        (r"'x', 'a\'", "exclude_fields[1] = 'a\\\\' (F): 'a\\\\': after \\ comes a dot or another"),
+        ("'a.b.c', 'a.b'", "exclude_fields (F): a.b.c is part of a.b"),
+        ("5", "exclude_fields[0] = 5 (F): must be text"),
+    ],
+)
+def test_a_path_that_cannot_be_followed_is_refused(
+    tmp_path: Path, fields: str, complaint: str
+) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(tmp_path, f"[[tables]]\nname = 'a.b'\nexclude_fields = [{fields}]")
+
+    line = str(refused.value).replace(f"file {tmp_path / 'replicator.toml'}", "F")
+    assert line.startswith(f"tables[a.b].{complaint}")

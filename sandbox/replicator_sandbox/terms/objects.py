@@ -142,7 +142,7 @@ def plucked(value: Datum, patterns: Pattern) -> Datum:
             if pattern in value:
                 result[pattern] = value[pattern]
         elif isinstance(pattern, list):
-            result = merged(result, plucked(value, pattern))
+            result |= plucked(value, pattern)
         elif isinstance(pattern, dict):
             for name, inner in pattern.items():
                 if name in value:
@@ -155,10 +155,11 @@ def plucked(value: Datum, patterns: Pattern) -> Datum:
 def _pluck_inner(result: dict[str, Datum], name: str, value: Datum, inner: Datum) -> None:
     if inner is True:
         result[name] = value
-    elif isinstance(value, list):
-        result[name] = [plucked(item, _as_list(inner)) for item in value if _is_object(item)]
-    elif _is_object(value):
-        result[name] = merged(result.get(name), plucked(value, _as_list(inner)))
+    elif _is_array_of_objects(value):
+        result[name] = [plucked(item, _as_list(inner)) for item in value]
+    elif isinstance(value, dict) and type_name(value) != "PTYPE<BINARY>":
+        # The last pattern that begins with this name replaces what others found.
+        result[name] = plucked(value, _as_list(inner))
 
 
 def omitted(value: Datum, patterns: Pattern) -> Datum:
@@ -181,13 +182,18 @@ def omitted(value: Datum, patterns: Pattern) -> Datum:
 
 
 def _omit_inner(value: Datum, inner: Pattern) -> Datum:
-    if isinstance(value, list):
-        return [omitted(item, inner) if _is_object(item) else item for item in value]
+    if _is_array_of_objects(value):
+        return [omitted(item, inner) for item in value]
     return omitted(value, inner) if _is_object(value) else value
 
 
 def _is_object(value: Datum) -> bool:
-    return isinstance(value, dict)
+    return type_name(value) == "OBJECT"
+
+
+def _is_array_of_objects(value: Datum) -> bool:
+    """Return whether paths go into an array: one item of another type, and they do not."""
+    return isinstance(value, list) and all(map(_is_object, value))
 
 
 def _as_list(pattern: Datum) -> Pattern:

@@ -100,7 +100,7 @@ def count(call: Call) -> Value:
 @term(86, "is_empty", 1)
 def is_empty(call: Call) -> Value:
     """Return whether the stream is empty."""
-    return next(iter(call.sequence(0).elements), None) is None
+    return not any(True for _ in call.sequence(0).elements)
 
 
 @term(71, "limit", 2)

@@ -55,7 +55,14 @@ def funcall(call: Call) -> Value:
     function = call.value(0)
     if not isinstance(function, Function):
         return function
-    return call.apply(0, function, *(call.value(index) for index in range(1, len(call))))
+    return call.apply(0, function, *(_argument(call, index) for index in range(1, len(call))))
+
+
+def _argument(call: Call, index: int) -> Value:
+    """Return an argument, which the function may read more than once."""
+    value = call.value(index)
+    is_array = isinstance(value, Sequence) and value.kind == "ARRAY"
+    return call.query.to_array(value) if is_array else value
 
 
 @term(12, "error", 0, 1)
