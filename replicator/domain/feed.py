@@ -4,6 +4,8 @@ They are structs, because copying a struct takes a tenth of the time of copying 
 Instants are microseconds since the epoch.
 """
 
+from typing import Final
+
 import msgspec
 
 from replicator.domain.feed_state import FeedState
@@ -32,6 +34,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     key_name: str  # the primary key of the documents that were in the index before
     is_read: bool = False  # the feed said ready; the sweep looks for what was not seen
     swept_to: str = ""  # the first key that the sweep has not looked at
+
+
+MIXED: Final = ""
+"""The projection of an index whose documents were not all compared since the fields changed."""
 
 
 class Feed(msgspec.Struct, frozen=True):

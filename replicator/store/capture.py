@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from replicator.domain.feed import Feed, Gap, Snapshot
+from replicator.domain.feed import MIXED, Feed, Gap, Snapshot
 from replicator.domain.feed_element import key_reader
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
 from replicator.domain.index import DELETED, IndexDraft, RowIds
@@ -187,6 +187,11 @@ class Capture:
                 is_restarted=False,
                 # Until the comparison is complete, the index may have documents of an older table.
                 indexed_key=item.primary_key if is_first else feed.indexed_key,
+                # Likewise documents with the fields of before and of now. Whatever the next start
+                # wants, it is something else, and what is kept of them is forgotten again.
+                indexed_projection=(
+                    feed.projection if feed.indexed_projection == feed.projection else MIXED
+                ),
                 snapshot=Snapshot(rules, SeenRows(), key_name),
                 last_error=None,
             )

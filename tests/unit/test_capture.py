@@ -266,6 +266,26 @@ def test_a_field_that_is_excluded_later_does_not_come_back_as_an_old_value(
     capfd.readouterr()
 
 
+def test_a_field_that_was_included_only_for_a_while_does_not_come_back_as_an_old_value(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    without = table(keep_documents=True, projection='{"exclude":["ssn"]}')
+    with outbox(tmp_path, without) as box:
+        snapshot(box, {"id": "a"}, {"id": "b"})
+        whole = box.restart(table(keep_documents=True))
+        whole.step(whole.opened(), whole.batch(initial({"id": "a", "ssn": "secret"})))
+        whole.step(whole.closed())
+        again = whole.restart(without)
+        snapshot(again, {"id": "a"})
+
+        assert again.sink.said()[-2:] == [
+            ("update", "resync", {"old_val": None, "new_val": {"id": "a"}}),
+            ("delete", "resync", {"old_val": {"id": "b"}, "new_val": None}),
+        ]
+        again.close()
+    capfd.readouterr()
+
+
 # What was on its way when the server said that it had no more; longer when it may have been cut
 # off from a primary without knowing it yet.
 @pytest.mark.parametrize(("cause", "seconds"), [(Cause.OVERFLOW, 1), (Cause.ABORTED, 15)])
