@@ -9,6 +9,7 @@ from rich.text import Text
 from replicator.cli import options, output
 from replicator.cli.output import Facts
 from replicator.composition import rabbitmq_broker
+from replicator.config.values import short_name
 from replicator.domain.instants import shown
 from replicator.domain.properties import ORIGIN_HEADER
 from replicator.publisher.listen import Message
@@ -48,6 +49,11 @@ def listen(
         {"rabbitmq.url": rabbitmq, "rabbitmq.exchange": exchange, "outbox.url": outbox},
     )
     bindings = binding or ["#"]
+    for each in bindings:
+        try:
+            short_name(each)
+        except ValueError as err:
+            raise typer.BadParameter(f"{each!r}: {err}", param_hint="--binding") from err
     received = 0
     with contextlib.closing(messages_of(rabbitmq_broker(settings), bindings)) as messages:
         for message in messages:

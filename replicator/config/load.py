@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
+from replicator.config.files import read_text
 from replicator.config.model import Settings
 from replicator.config.section import ContradictionError, fields_of
 from replicator.errors import SettingsInvalid
@@ -65,6 +66,7 @@ _WORDS = {
     "missing": "is missing",
 }
 _MAX_SHOWN = 100
+_MAX_FILE_BYTES = 16 * 1024 * 1024
 _FILES_OF_SECRETS = ("password_file", "tls_key_file")
 
 
@@ -127,7 +129,7 @@ def _one_line(text: str) -> str:
 
 def _from_file(path: Path | str | None, problems: list[str]) -> _Layer:
     """Read the TOML file into dotted keys."""
-    if path is None:
+    if not path:  # not set, or empty, which `_from_environment` refuses
         return {}
     origin = f"file {path}"
     layer: _Layer = {}
@@ -145,12 +147,12 @@ def _from_file(path: Path | str | None, problems: list[str]) -> _Layer:
 
 def _read_toml(path: Path, origin: str, problems: list[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode())
-    except OSError as err:
-        problems.append(f"{origin}: cannot be read: {err.strerror}")
-    except UnicodeDecodeError as err:
-        line = err.object.count(b"\n", 0, err.start) + 1
-        problems.append(f"{origin}: is not UTF-8 text (at line {line})")
+        text = read_text(path, max_bytes=_MAX_FILE_BYTES)
+    except ValueError as err:
+        problems.append(f"{origin}: {err}")
+        return {}
+    try:
+        return tomllib.loads(text)
     except ValueError as err:  # including a number with more digits than Python takes
         problems.append(f"{origin}: is not TOML: {err}")
     except RecursionError:
@@ -162,10 +164,10 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
     """Read all variables that begin with REPLICATOR_; an unknown one is a problem."""
     layer: _Layer = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(_PREFIX) or variable == _CONFIG_VARIABLE:
+        if not variable.startswith(_PREFIX) or (variable == _CONFIG_VARIABLE and text):
             continue
         origin = f"environment variable {variable}"
-        key = _VARIABLES.get(variable)
+        key = "config" if variable == _CONFIG_VARIABLE else _VARIABLES.get(variable)
         if key is None:
             if not _SERVICE_LINK.fullmatch(variable):
                 problems.append(f"{origin}: {_unknown(variable, _VARIABLES)}")

@@ -4,10 +4,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
-from replicator.domain.routing import MAX_BYTES
+from replicator.config.files import open_regular
+from replicator.config.values import refuse_control_characters, short_name
 
 
 class ContradictionError(ValueError):
@@ -28,12 +36,6 @@ def require_different(names: Iterable[str], key: str) -> None:
         seen.add(name)
 
 
-def _short(value: str) -> str:
-    if not 1 <= len(value.encode()) <= MAX_BYTES:
-        raise ValueError(f"must have 1 to {MAX_BYTES} bytes (AMQP's limit)")
-    return value
-
-
 def _not_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic wants ValueError
@@ -41,15 +43,12 @@ def _not_boolean(value: object) -> object:
 
 
 def _readable(path: Path) -> Path:
-    try:
-        path.open("rb").close()
-    except OSError as err:
-        raise ValueError(f"cannot be read: {err.strerror}") from err
+    open_regular(path).close()
     return path
 
 
 Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
-ShortName = Annotated[str, AfterValidator(_short)]
+ShortName = Annotated[str, AfterValidator(short_name)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
@@ -64,6 +63,18 @@ class Section(BaseModel):
         # A value may be a secret: the loader decides what is shown of it.
         hide_input_in_errors=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_no_control_characters(cls, value: object) -> object:
+        """Look at every text of every section, whatever it is for."""
+        if isinstance(value, str):
+            refuse_control_characters(value)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, str):
+                    refuse_control_characters(item, repr(item))
+        return value
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
+from replicator.config.files import read_text
 from replicator.config.section import (
     ContradictionError,
     Count,
@@ -17,6 +18,7 @@ from replicator.config.section import (
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl, ServerUrl
 from replicator.config.values import parse_duration, text
 
+_MAX_PASSWORD_BYTES = 64 * 1024
 _EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
 
 
@@ -43,9 +45,9 @@ def _heartbeat(value: timedelta) -> timedelta:
 def _password_in(path: Path) -> str:
     """Read a password file. One line break at its end is an editor's, not the password's."""
     try:
-        password = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ContradictionError("password_file", "is not UTF-8 text") from None
+        password = read_text(path, max_bytes=_MAX_PASSWORD_BYTES)
+    except ValueError as err:
+        raise ContradictionError("password_file", str(err)) from None
     password = password.removesuffix("\n").removesuffix("\r")
     if not password:
         raise ContradictionError("password_file", "is empty")
@@ -119,7 +121,7 @@ class RabbitMQ(_Server):
     """the client certificate's key, if it is in another file"""
     exchange: ShortName = "rethinkdb"
     """declared if it is missing; an error if it exists with another type or durability"""
-    exchange_type: Annotated[str, AfterValidator(_exchange_type)] = "topic"
+    exchange_type: Annotated[ShortName, AfterValidator(_exchange_type)] = "topic"
     """`topic`, `direct`, `fanout`, `headers` or a plugin's `x-…`"""
     exchange_durable: bool = True
     """whether the exchange survives a restart of RabbitMQ; `false` for the tutorial's listeners"""

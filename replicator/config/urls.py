@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote_to_bytes
 
-from replicator.config.values import HostPort, parse_host_port
+from replicator.config.values import HostPort, parse_host_port, refuse_control_characters
+from replicator.domain.routing import MAX_BYTES
 from replicator.log import HIDDEN
 
 _AT_AFTER_AUTHORITY = re.compile(r"[/?#].*@", re.DOTALL)
@@ -23,6 +24,10 @@ def _decode(text: str, what: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
         raise ValueError(f"the {what} is not UTF-8 after percent-decoding") from None
+
+
+def _name(text: str, what: str) -> str:
+    return refuse_control_characters(_decode(text, what), f"the {what}")
 
 
 class _Parts(NamedTuple):
@@ -55,7 +60,7 @@ def _split(url: str, default_ports: dict[str, int]) -> _Parts:
     user, colon, password = userinfo.partition(":")
     return _Parts(
         scheme.lower(),
-        _decode(user, "user") if user else None,
+        _name(user, "user") if user else None,
         _decode(password, "password") if colon else None,
         tuple(parse_host_port(host, default_port=port) for host in hosts.split(",")),
         path,
@@ -135,7 +140,9 @@ class RabbitMQUrl(ServerUrl):
         parts = _split(url, {"amqp": 5672, "amqps": 5671})
         if "/" in parts.path:
             raise ValueError("a / in the virtual host is written %2F")
-        virtual_host = _decode(parts.path, "virtual host") or "/"
+        virtual_host = _name(parts.path, "virtual host") or "/"
+        if len(virtual_host.encode()) > MAX_BYTES:
+            raise ValueError(f"the virtual host has more than {MAX_BYTES} bytes (AMQP's limit)")
         return cls(parts.hosts, parts.user, parts.password, virtual_host, parts.scheme == "amqps")
 
     def _ends(self) -> tuple[str, str]:

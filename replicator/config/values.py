@@ -10,6 +10,8 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
+from replicator.domain.routing import MAX_BYTES
+
 # RethinkDB does not limit the length of a name (its name_string_t); the routing key does.
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+|\*)", re.ASCII)
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[]*))(?::(?P<port>[^:]*))?")
@@ -19,6 +21,9 @@ _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _MAX_DURATION = timedelta(days=365)  # threads cannot wait for more than some hundred years
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([KMGT]i?B|B)?", re.ASCII | re.IGNORECASE)
+
+# With the separators that end a line in Unicode.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"tib": 2**40, "gib": 2**30, "mib": 2**20, "kib": 2**10}
@@ -34,6 +39,24 @@ class HostPort(NamedTuple):
     def __str__(self) -> str:
         """Return ``host:port``, with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def refuse_control_characters(value: str, what: str = "") -> str:
+    """Return a text; raise ValueError if something in it is neither seen nor typed.
+
+    RabbitMQ takes a line end in a name's declaration, and refuses it where a message is published.
+    """
+    if _CONTROL.search(value):
+        raise ValueError(f"{what} must not have control characters, such as a line end".lstrip())
+    return value
+
+
+def short_name(value: str) -> str:
+    """Return a name that AMQP can carry, in a short string; raise ValueError if it cannot."""
+    refuse_control_characters(value)
+    if not 1 <= len(value.encode()) <= MAX_BYTES:
+        raise ValueError(f"must have 1 to {MAX_BYTES} bytes (AMQP's limit)")
+    return value
 
 
 def text(value: object) -> str:

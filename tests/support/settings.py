@@ -1,12 +1,45 @@
-"""Every setting with its default and meaning, from the models, as the documentation shows it."""
+"""Settings for tests: loaded, refused, and described from the models as the documentation does."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
 from pydantic.fields import FieldInfo
 
-from replicator.config import Settings
+from replicator.config import Settings, load_settings
 from replicator.config.load import environment_variable
 from replicator.config.section import fields_of
+from replicator.errors import SettingsInvalid
+
+TABLE = {"REPLICATOR_TABLES": "a.b"}
+
+WriteToml = Callable[[str], Path]
+"""Writes a settings file; the fixture `toml`."""
+
+
+def load(environ: Mapping[str, str] | None = None, **keywords: Any) -> Settings:
+    """Load settings that name a table."""
+    return load_settings(environ=TABLE | dict(environ or {}), **keywords)
+
+
+def problems(
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return what is wrong with settings that are refused."""
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings(config_file, flags, TABLE | dict(environ or {}))
+    return str(refused.value).splitlines()
+
+
+def problem_of_toml(path: Path) -> str:
+    """Return the one thing that is wrong with a file."""
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings(path, environ={})
+    (line,) = str(refused.value).splitlines()
+    return line.replace(str(path), "replicator.toml")
 
 
 class Setting(NamedTuple):

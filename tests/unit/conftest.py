@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Command, command_line
+from tests.support.settings import WriteToml
 
 
 @pytest.fixture
@@ -17,3 +18,15 @@ def cli(
     monkeypatch.setenv("REPLICATOR_OUTBOX__URL", f"sqlite:///{tmp_path / 'outbox.db'}")
     with command_line(monkeypatch, capsys) as run:
         yield run
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> WriteToml:
+    """Write a settings file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "replicator.toml"
+        path.write_text(text)
+        return path
+
+    return write

@@ -87,3 +87,14 @@ def test_the_help_says_where_a_password_belongs(command: str, flag: str, cli: Co
 
     assert flag in words
     assert "can be seen by other users: use password_file or the environment" in words
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"), [("x\n", "'x\\n': must not have control"), ("x" * 256, "1 to 255 bytes")]
+)
+def test_a_binding_that_amqp_cannot_carry_is_refused(cli: Command, binding: str, said: str) -> None:
+    done = cli("listen", "--binding", binding)
+
+    assert done.status == 2
+    assert "--binding" in done.err
+    assert said in done.err

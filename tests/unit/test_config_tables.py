@@ -6,8 +6,9 @@ import pytest
 
 from replicator.composition import table_settings
 from replicator.config import Settings, load_settings
-from replicator.domain.model import TableName
+from replicator.domain.model import TableName, of_table
 from replicator.errors import SettingsInvalid
+from tests.support.settings import WriteToml
 
 _FILE = """
 [[tables]]
@@ -104,3 +105,13 @@ def test_a_path_that_cannot_be_followed_is_refused(
 
     line = str(refused.value).replace(f"file {tmp_path / 'replicator.toml'}", "F")
     assert line.startswith(f"tables[a.b].{complaint}")
+
+
+def test_a_table_that_names_no_exchange_has_the_main_one_also_beside_its_database(
+    toml: WriteToml,
+) -> None:
+    path = toml('[[tables]]\nname = "shop.*"\nexchange = "X"\n[[tables]]\nname = "shop.orders"\n')
+    exchanges = load_settings(path, environ={}).exchange_by_table
+
+    assert of_table(exchanges, TableName("shop", "orders")) == "rethinkdb"
+    assert of_table(exchanges, TableName("shop", "other")) == "X"
