@@ -25,7 +25,7 @@ from replicator import __version__
 from replicator.composition import Worker, publication, rabbitmq_broker
 from replicator.config import Settings
 from replicator.domain.feed import Feed
-from replicator.domain.model import Op
+from replicator.domain.routing import HINT_OF_SHARED_KEYS
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
 from replicator.fault_points import FaultPoint, arm, reach
 from replicator.following import Following
@@ -134,19 +134,13 @@ class Service:
 
     def _warn_of_equal_routing_keys(self) -> None:
         """Log a warning for tables whose messages have the same routing keys."""
-        by_key: dict[tuple[str, str], list[str]] = {}
-        exchanges = self._settings.exchange_by_table
-        for table in self._settings.tables:
-            key = table.routing_key.format(*table.full_name, Op.UPDATE.value)
-            by_key.setdefault((exchanges[table.full_name], key), []).append(table.name)
-        for (_, key), names in by_key.items():
-            if len(names) > 1:
-                self._log.warning(
-                    "tables share a routing key",
-                    routing_key=key,
-                    tables=names,
-                    hint="set tables[].routing_key to {db}.{table}.{op} to tell them apart",
-                )
+        for key, names in self._settings.shared_keys:
+            self._log.warning(
+                "tables share a routing key",
+                routing_key=key,
+                tables=list(map(str, names)),
+                hint=HINT_OF_SHARED_KEYS,
+            )
 
     def _start(self) -> None:
         def worker(name: str, run: Callable[[], None]) -> None:

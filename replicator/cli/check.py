@@ -11,15 +11,17 @@ from rich.text import Text
 from replicator.cli import options, output
 from replicator.cli.live import live_facts
 from replicator.composition import rabbitmq_broker, rethinkdb_server
-from replicator.config import Settings
+from replicator.config import HostPort, Settings
 from replicator.domain.model import Op, TableName
-from replicator.domain.routing import is_matched
+from replicator.domain.routing import HINT_OF_SHARED_KEYS, is_matched
 from replicator.domain.words import size
 from replicator.errors import PermanentError, ReplicatorError, SettingsInvalid
+from replicator.operators.listing import outbox_id
 from replicator.outbox.opening import open_database
 from replicator.publisher import check as publisher
 from replicator.source import check as source
 from replicator.source.projection import FieldRules
+from replicator.web.server import listening
 
 _UNREACHABLE = 1
 _PERMANENT = 2
@@ -111,10 +113,14 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("settings", ok=False, message=line, hint=err.hint, permanent=True)
         return
     yield _attempt("settings", _settings_words, settings)
+    for key, names in settings.shared_keys:
+        said = f"{', '.join(map(str, names))} share the key {key}, which may be intended"
+        yield Finding("routing keys", ok=True, message=said, hint=HINT_OF_SHARED_KEYS)
     found = [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     yield from _source(settings, found)
     yield from _broker(settings, found)
     yield _attempt("outbox", _outbox_words, settings.outbox.url)
+    yield _attempt("http", _http_words, settings)
 
 
 def _settings_words(settings: Settings) -> str:
@@ -238,3 +244,27 @@ def _outbox_words(url: str) -> str:
         schema += f": `replicator run` migrates it to {found.wanted_schema}"
     use = "not in use" if found.user is None else f"in use by process {found.user}"
     return f"{database.place} can be written, {schema}, {use}; {room}"
+
+
+def _http_words(settings: Settings) -> str:
+    """Listen for a moment, as the service does all the time."""
+    listen = settings.http.listen
+    if listen is None:
+        return "off"
+    try:
+        listening(*listen).close()
+    except SettingsInvalid:
+        if not _is_served(settings.outbox.url, listen):
+            raise
+        return f"{listen} is in use by the service of this outbox"
+    return f"{listen} can be used"
+
+
+def _is_served(url: str, listen: HostPort) -> bool:
+    """Return whether the service of this outbox answers at an address."""
+    live = live_facts(listen)
+    try:
+        with open_database(url).reading() as connection:
+            return live is not None and bool(live["outbox"]["id"] == outbox_id(connection))
+    except ReplicatorError:
+        return False  # there is no such outbox yet

@@ -28,7 +28,7 @@ from replicator.config.values import (
 )
 from replicator.domain.field_path import FieldPath, parse_path, tree_of
 from replicator.domain.model import TableName, of_table
-from replicator.domain.routing import MAX_BYTES, RoutingKey
+from replicator.domain.routing import MAX_BYTES, RoutingKey, shared_keys
 from replicator.errors import SettingsInvalid
 from replicator.log import Format, Level
 
@@ -167,6 +167,13 @@ class Settings(Section):
         An entry that names none has `rabbitmq.exchange`, even if its whole database has another.
         """
         return {each.full_name: each.exchange or self.rabbitmq.exchange for each in self.tables}
+
+    @property
+    def shared_keys(self) -> list[tuple[str, list[TableName]]]:
+        """The routing keys that several entries of `tables` make at one exchange."""
+        keys = {each.full_name: each.routing_key for each in self.tables}
+        exchanges = self.exchange_by_table
+        return shared_keys({name: (exchanges[name], key) for name, key in keys.items()})
 
     def require_tables(self) -> None:
         """Raise SettingsInvalid unless a table is named."""

@@ -4,14 +4,17 @@ Pure text. A template is checked once, when it is built, so that no change can m
 """
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from replicator.domain.model import Op
+from replicator.domain.model import Op, TableName
 
 FIELDS = ("db", "table", "op")
 
 MAX_BYTES = 255
 """AMQP 0-9-1 carries a routing key as a short string: at most 255 bytes (its section 4.2.5.3)."""
+
+HINT_OF_SHARED_KEYS = "set tables[].routing_key to {db}.{table}.{op} to tell them apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,29 @@ class RoutingKey:
     def longest(self, db: str, table: str) -> int:
         """Return the bytes of the longest key that a message of this table can have."""
         return max(len(self.format(db, table, op).encode()) for op in Op)
+
+
+def shared_keys(
+    tables: Mapping[TableName, tuple[str, RoutingKey]],
+) -> list[tuple[str, list[TableName]]]:
+    """Return the routing keys that several entries of the settings make, with those entries.
+
+    Of all ops, that of an update. A whole database counts for the tables that it has or may have
+    some day: for one of the same name as another entry's, or, with ``*`` in the key, for any.
+
+    Args:
+        tables: the exchange and the template of each entry.
+    """
+    names: dict[tuple[str, str], list[TableName]] = {}
+    for name, (exchange, template) in tables.items():
+        names.setdefault((exchange, template.format(*name, Op.UPDATE)), []).append(name)
+    for pattern, (exchange, template) in tables.items():
+        for other in filter(lambda each: pattern.is_pattern and not each.is_pattern, tables):
+            alike = TableName(pattern.database, other.table)
+            found = names.get((exchange, template.format(*alike, Op.UPDATE)))
+            if alike not in tables and found is not None and pattern not in found:
+                found.append(pattern)
+    return [(key, entries) for (_, key), entries in names.items() if len(entries) > 1]
 
 
 def is_matched(binding: str, routing_key: str) -> bool:

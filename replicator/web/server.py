@@ -138,6 +138,25 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._connection.finish()
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address, and listens.
+
+    Raises:
+        SettingsInvalid: the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=is_dual)
+    except OSError as err:
+        # Without the address, which Python says once more.
+        reason = (err.strerror or str(err)).partition(" (while")[0]
+        raise SettingsInvalid(
+            f"http.listen: {host}:{port} cannot be used: {reason}",
+            hint="choose another address with --http HOST:PORT, or `off`",
+        ) from err
+
+
 class WebServer(TCPServer, httputil.HTTPServerConnectionDelegate):
     """Serves until shut down; `run` is its thread."""
 
@@ -155,17 +174,7 @@ class WebServer(TCPServer, httputil.HTTPServerConnectionDelegate):
             no_keep_alive=True, max_header_size=MAX_HEADER_BYTES, max_body_size=MAX_BODY_BYTES
         )
         self._is_shut = threading.Event()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()
-        try:
-            self._socket = socket.create_server((host, port), family=family, dualstack_ipv6=is_dual)
-        except OSError as err:
-            # Without the address, which Python says once more.
-            reason = (err.strerror or str(err)).partition(" (while")[0]
-            raise SettingsInvalid(
-                f"http.listen: {host}:{port} cannot be used: {reason}",
-                hint="choose another address with --http HOST:PORT, or `off`",
-            ) from err
+        self._socket = listening(host, port)
         self._socket.settimeout(0.0)
         self.port: Final[int] = self._socket.getsockname()[1]
 

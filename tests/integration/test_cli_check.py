@@ -1,6 +1,7 @@
 """The preflight on real servers: what it finds, and that it changes nothing."""
 
 import json
+import socket
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def test_all_is_well_before_the_first_start_and_nothing_is_made(
 def test_people_get_one_line_for_each_part(cli: Command) -> None:
     lines = cli("check").out.splitlines()
 
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert all(line.startswith("ok ") for line in lines)
 
 
@@ -287,3 +288,56 @@ def test_the_tables_of_a_whole_database_are_found_and_looked_at(
     assert message(done, f"tables {database}.*") == "2 now: mytable, other"
     assert "primary key is 'id'" in message(done, f"table {database}.mytable")
     assert "primary key is 'key'" in message(done, f"table {database}.other")
+
+
+def test_tables_that_share_a_routing_key_are_told(cli: Command, database: str) -> None:
+    done = cli("check", "--json", "--table", "eu.*", "--table", f"{database}.mytable")
+
+    assert done.status == 0
+    assert message(done, "routing keys") == (
+        f"{database}.mytable, eu.* share the key mytable.update, which may be intended"
+    )
+    assert "routing keys" not in cli("check", "--json").out
+
+
+def test_the_address_of_the_page_is_tried_and_free_again(cli: Command) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    done = cli("check", "--json", "--http", address)
+
+    assert done.status == 0
+    assert message(done, "http") == f"{address} can be used"
+    host, _, port = address.partition(":")
+    socket.create_server((host, int(port))).close()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:{used}", "Address already in use"),
+        ("192.0.2.1:9464", "Cannot assign requested address"),
+        ("no-such-host.invalid:9464", "Name or service not known"),
+    ],
+)
+def test_an_address_of_the_page_that_cannot_be_used_is_wrong(
+    cli: Command, address: str, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = cli("check", "--json", "--http", address.format(used=other.getsockname()[1]))
+
+    assert done.status == 2
+    assert set(wrong(done)) == {"http"}
+    assert wrong(done)["http"].endswith(f"cannot be used: {reason}")
+
+
+def test_the_address_in_use_by_the_service_itself_is_well_and_by_another_is_not(
+    replicator: ReplicatorProcess, tmp_path: Path
+) -> None:
+    replicator.start_and_wait()
+
+    done = replicator.run("check")
+    assert done.returncode == 0, done.stdout
+    assert f"http: {replicator.http} is in use by the service of this outbox" in done.stdout
+    done = replicator.run("check", "--outbox", f"sqlite:///{tmp_path / 'other.db'}")
+    assert done.returncode == 2
+    assert f"{replicator.http} cannot be used: Address already in use" in done.stdout

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.routing import MAX_BYTES, RoutingKey, is_matched
+from replicator.domain.model import TableName
+from replicator.domain.routing import MAX_BYTES, RoutingKey, is_matched, shared_keys
 
 NAMES = st.text("abcXYZ019_-", min_size=1, max_size=40)
 OPS = st.sampled_from(["create", "update", "delete"])
@@ -95,3 +96,38 @@ def test_a_binding_takes_what_a_topic_exchange_would_deliver(
     expected: bool,  # noqa: FBT001 -- pytest names arguments
 ) -> None:
     assert is_matched(binding, key) is expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "shared"),
+    [
+        ("shop.orders eu.customers", {}),
+        ("shop.orders eu.orders", {"orders.update": "shop.orders eu.orders"}),
+        # A table of this name may be created in eu at any time.
+        ("eu.* shop.orders", {"orders.update": "shop.orders eu.*"}),
+        ("eu.* shop.*", {"*.update": "eu.* shop.*"}),
+        ("eu.* shop.* shop.a", {"*.update": "eu.* shop.*", "a.update": "shop.a eu.*"}),
+        # Their own entry is what these have.
+        ("shop.* shop.orders", {}),
+        ("shop.*", {}),
+    ],
+)
+def test_entries_that_make_the_same_routing_key_are_found(
+    entries: str, shared: dict[str, str]
+) -> None:
+    tables = {
+        TableName(*name.split(".")): ("x", RoutingKey("{table}.{op}")) for name in entries.split()
+    }
+
+    assert {key: " ".join(map(str, names)) for key, names in shared_keys(tables)} == shared
+
+
+def test_another_exchange_or_another_template_tells_tables_apart() -> None:
+    orders, others = TableName("shop", "orders"), TableName("eu", "*")
+    key, with_database = RoutingKey("{table}.{op}"), RoutingKey("{db}.{table}.{op}")
+
+    assert shared_keys({orders: ("x", key), others: ("y", key)}) == []
+    assert shared_keys({orders: ("x", key), others: ("x", with_database)}) == []
+    assert shared_keys({orders: ("x", RoutingKey("all")), others: ("x", RoutingKey("all"))}) == [
+        ("all", [orders, others])
+    ]
