@@ -205,3 +205,45 @@ def test_another_exchange_of_that_name_is_refused_with_the_setting_to_change(
     wrong = [e for e in map(json.loads, checked.stdout.splitlines()) if not e["ok"]]
     assert [each["part"] for each in wrong] == ["exchange mine"]
     assert wrong[0]["hint"].startswith("set tables[].exchange")
+
+
+def test_what_is_excluded_is_in_no_message_and_in_no_file_also_after_it_was_sent_once(
+    configured: Callable[[str], ReplicatorProcess],
+    queue_on: Callable[[str], Queue],
+    connection: Any,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    # Given documents that were published whole, and kept
+    replicator = configured("keep_documents = true")
+    queue = queue_on("rethinkdb")
+    table = r.db(database).table("mytable")
+    table.insert([{"id": 1, "card": {"number": 4711, "x": 1}}, {"id": 2}]).run(connection)
+    replicator.start_and_wait()
+    queue.read(2)
+    assert replicator.terminate() == 0
+    # When a field is excluded, and documents change before and after the next start
+    configured('keep_documents = true\nexclude_fields = ["card.number"]')
+    table.insert({"id": 3, "card": [{"number": 4711}, None]}).run(connection)
+    replicator.start_and_wait()
+    table.get(1).update({"card": {"number": 47110}}).run(connection)  # not to be seen
+    table.get(1).update({"card": {"x": 2}}).run(connection)
+    table.get(3).delete().run(connection)
+    messages = queue.read(6)[2:]
+    shown = replicator.run("outbox", "list", "--json").stdout + replicator.log()
+    assert replicator.terminate() == 0
+
+    # Then what looked different without it is an update, and it is nowhere
+    said = [(key, json.loads(body)) for key, _, body in messages]
+    assert sorted(said, key=repr) == [
+        ("mytable.create", {"old_val": None, "new_val": {"id": 3, "card": [{}, None]}}),
+        ("mytable.delete", {"old_val": {"id": 3, "card": [{}, None]}, "new_val": None}),
+        ("mytable.update", {"old_val": None, "new_val": {"id": 1, "card": {"x": 1}}}),
+        (
+            "mytable.update",
+            {"old_val": {"id": 1, "card": {"x": 1}}, "new_val": {"id": 1, "card": {"x": 2}}},
+        ),
+    ]
+    files = [path.read_bytes() for path in tmp_path.rglob("*.db*") if path.is_file()]
+    assert files
+    assert not any(b"4711" in content for content in [*files, shown.encode()])
