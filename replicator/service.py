@@ -136,7 +136,7 @@ class Service:
         """Log a warning for tables whose messages have the same routing keys."""
         for key, names in self._settings.shared_keys:
             self._log.warning(
-                "tables share a routing key",
+                "tables can share a routing key",
                 routing_key=key,
                 tables=list(map(str, names)),
                 hint=HINT_OF_SHARED_KEYS,

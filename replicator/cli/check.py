@@ -114,7 +114,7 @@ def _findings(config: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
         return
     yield _attempt("settings", _settings_words, settings)
     for key, names in settings.shared_keys:
-        said = f"{', '.join(map(str, names))} share the key {key}, which may be intended"
+        said = f"{', '.join(map(str, names))} can share the key {key}, which may be intended"
         yield Finding("routing keys", ok=True, message=said, hint=HINT_OF_SHARED_KEYS)
     found = [table.full_name for table in settings.tables if not table.full_name.is_pattern]
     yield from _source(settings, found)

@@ -115,3 +115,15 @@ def test_a_table_that_names_no_exchange_has_the_main_one_also_beside_its_databas
 
     assert of_table(exchanges, TableName("shop", "orders")) == "rethinkdb"
     assert of_table(exchanges, TableName("shop", "other")) == "X"
+
+
+def test_entries_that_share_a_routing_key_are_those_of_one_exchange(toml: WriteToml) -> None:
+    text = """
+    tables = [
+        {name = "shop.orders"}, {name = "eu.*"}, {name = "us.*", exchange = "us"},
+        {name = "uk.*", routing_key = "{db}.{table}.{op}"},
+    ]
+    """
+    shared = load_settings(toml(text), environ={}).shared_keys
+
+    assert shared == [("orders.update", [TableName("shop", "orders"), TableName("eu", "*")])]
