@@ -22,8 +22,8 @@ from replicator.outbox.sqlite.connection import (
     open_engine,
     open_reader,
     open_writer,
-    translated,
 )
+from replicator.outbox.sqlite.failures import translated
 from replicator.outbox.sqlite.lock import exclusively, user
 
 

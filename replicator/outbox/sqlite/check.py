@@ -3,19 +3,16 @@
 import contextlib
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Final
-
-from sqlalchemy import create_engine
-from sqlalchemy.engine import URL
-from sqlalchemy.pool import NullPool
 
 from replicator.errors import OutboxOutdated, OutboxUnavailable, OutboxUnusable
 from replicator.outbox.migrations import current, head, require_current
 from replicator.outbox.port import Preflight
-from replicator.outbox.sqlite.connection import translated
+from replicator.outbox.sqlite.connection import open_unchanging
+from replicator.outbox.sqlite.failures import translated
 from replicator.outbox.sqlite.lock import user
+from replicator.outbox.sqlite.place import require_one_name
 from replicator.outbox.sqlite.privacy import exposure
 
 _MIN_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -30,6 +27,7 @@ def preflight(path: Path) -> Preflight:
         OutboxTooNew: a newer program wrote it.
         OutboxUnavailable: the disk is full, or it cannot be read now.
     """
+    require_one_name(path)
     directory = next(parent for parent in path.parents if parent.exists())
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         raise OutboxUnusable(
@@ -72,16 +70,7 @@ def _check_file(path: Path) -> None:
 
 
 def _schema(path: Path) -> str | None:
-    # SQLite would create a write-ahead log that is missing. Without a log the file alone is the
-    # whole database, so it is opened as one that never changes.
-    is_immutable = not path.with_name(path.name + "-wal").exists()
-    uri = f"{path.as_uri()}?mode=ro" + ("&immutable=1" if is_immutable else "")
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        creator=lambda: sqlite3.connect(uri, uri=True),
-        poolclass=NullPool,
-    )
-    with translated(path), engine.connect() as connection:
+    with translated(path), open_unchanging(path).connect() as connection:
         with contextlib.suppress(OutboxOutdated):  # the service will migrate it when it starts
             require_current(connection)
         return current(connection)

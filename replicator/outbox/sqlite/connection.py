@@ -1,24 +1,22 @@
-"""Opens an outbox's database file, and says what its errors mean.
+"""Opens an outbox's database file.
 
 The file has a write-ahead log, so that the commands can read while the service writes, and
-``synchronous=FULL``, so that a commit survives a power cut. Errors of the database become this
-project's own here, so that callers know what passes by itself and what does not.
+``synchronous=FULL``, so that a commit survives a power cut.
 """
 
+import os
 import sqlite3
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError, MultipleResultsFound
 from sqlalchemy.pool import NullPool
 
-from replicator.errors import OutboxMissing, OutboxUnavailable, OutboxUnusable
+from replicator.errors import OutboxMissing, OutboxUnusable
 from replicator.outbox.sqlite import statements
+from replicator.outbox.sqlite.failures import translated
+from replicator.outbox.sqlite.place import require_one_name
 from replicator.outbox.sqlite.privacy import FILE_MODE, make_directory
 
 _BUSY_TIMEOUT_MS: Final = 5000
@@ -32,55 +30,6 @@ _PAGE_BYTES: Final = 2048
 # again, when their entries are settled: with fewer checkpoints such a page is copied only once.
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _AUTO_VACUUM_INCREMENTAL: Final = 2
-_DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
-
-# SQLite's primary result codes (sqlite.org/rescode.html) of failures that can pass by themselves:
-# BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
-_PASSING: Final = frozenset({5, 6, 7, 9, 10, 13, 14, 15})
-_READONLY: Final = 8
-_PRIMARY_CODE_MASK: Final = 0xFF
-
-
-def database_path(url: URL) -> Path:
-    """Return the file of an SQLite outbox.
-
-    Raises:
-        OutboxUnusable: an outbox cannot be at this URL.
-    """
-    if url.drivername not in _DRIVERS or url.host or url.username:
-        raise OutboxUnusable(
-            "the outbox url names a driver, a user or a host, which SQLite does not have",
-            hint="set outbox.url to sqlite:///PATH",
-        )
-    if not url.database or url.database == ":memory:":
-        raise OutboxUnusable(
-            "an outbox in memory would lose what was captured when the process ends",
-            hint="set outbox.url to sqlite:///PATH on a local or block volume",
-        )
-    if url.query or url.database.startswith("file:"):
-        raise OutboxUnusable(
-            "the outbox url has parameters, which are not supported",
-            hint="set outbox.url to sqlite:///PATH",
-        )
-    if _is_directory(url.database):
-        raise OutboxUnusable(
-            f"the outbox cannot be at {url.database}: that is a directory",
-            hint="set outbox.url to a file in it: sqlite:///PATH/replicator.db",
-        )
-    return Path(url.database).absolute()
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        # Not `Path.is_dir`: it answers False for a name with a NUL byte, which is an error here.
-        return stat.S_ISDIR(Path(path).stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False  # the lock or the file cannot be made there: the attempt will say so
-    except (OSError, ValueError) as err:
-        raise OutboxUnusable(
-            f"the outbox cannot be at {path!r}: {getattr(err, 'strerror', None) or err}",
-            hint="set outbox.url to a place that this user can write",
-        ) from err
 
 
 def open_engine(path: Path, *, create: bool = False) -> Engine:
@@ -101,8 +50,11 @@ def open_engine(path: Path, *, create: bool = False) -> Engine:
 def open_reader(path: Path, *, create: bool = False) -> Engine:
     """Return an engine that begins no transaction: it never blocks the service's writes.
 
+    Where this user cannot write, nothing is written, and changes raise `OutboxUnusable`.
+
     Raises what `open_engine` does.
     """
+    require_one_name(path)
     if not path.exists():
         if not create:
             raise OutboxMissing(
@@ -110,6 +62,8 @@ def open_reader(path: Path, *, create: bool = False) -> Engine:
                 hint="`replicator run` creates it; --outbox names another",
             )
         _create_file(path)
+    if _is_read_only(path):
+        return open_unchanging(path)
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=NullPool,
@@ -117,6 +71,41 @@ def open_reader(path: Path, *, create: bool = False) -> Engine:
     )
     event.listen(engine, "connect", _configure_sqlite)
     return engine
+
+
+def _is_read_only(path: Path) -> bool:
+    """Return whether this user cannot write an existing database or the files beside it."""
+    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK))
+
+
+def open_unchanging(path: Path) -> Engine:
+    """Return an engine that reads a database and writes nothing, not even a file beside it.
+
+    Three cases, told by the files beside it (sqlite.org/wal.html):
+
+    - ``-wal`` and ``-shm``: a service may be writing. SQLite can read along with it.
+    - ``-wal`` alone, as in a copy: nobody has it open. The index of the log, which would be in
+      ``-shm``, is made in memory, which SQLite does where nobody else may have the database.
+    - no ``-wal``: the file is the whole database, and nobody has it open.
+    """
+    has_log, has_index = (path.with_name(path.name + end).exists() for end in ("-wal", "-shm"))
+    uri = f"{path.as_uri()}?mode=ro"
+    if not has_log:
+        uri += "&immutable=1"
+    elif not has_index:
+        uri += "&vfs=unix-none"  # no locks: to take one would need a file that can be written
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None
+        )
+        if has_log and not has_index:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE").close()
+        return connection
+
+    return create_engine(
+        URL.create("sqlite", database=str(path)), creator=connect, poolclass=NullPool
+    )
 
 
 def _create_file(path: Path) -> None:
@@ -176,55 +165,3 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
         return connection
-
-
-@contextmanager
-def translated(path: object = None) -> Iterator[None]:
-    """Turn errors of the database into this project's own.
-
-    Raises:
-        OutboxUnavailable: the failure passes by itself (disk full, locked, I/O error). The
-            transaction was rolled back, so it is safe to repeat.
-        OutboxUnusable: it does not pass (not a database, corrupt, read-only).
-    """
-    try:
-        yield
-    except DatabaseError as err:
-        raise _translate(err.orig, _at(path)) from err
-    except sqlite3.DatabaseError as err:
-        raise _translate(err, _at(path)) from err
-    except UnicodeDecodeError as err:
-        # SQLite's message quotes the damaged schema, and Python's module decodes it as text.
-        raise OutboxUnusable(
-            f"the outbox{_at(path)} is damaged: {err.reason} in SQLite's error message",
-            hint="move the file away: a new outbox starts with a new snapshot",
-        ) from err
-    except MultipleResultsFound as err:
-        raise OutboxUnusable(
-            f"the outbox{_at(path)} is damaged: it has two rows where only one can be",
-            hint="move the file away: a new outbox starts with a new snapshot",
-        ) from err
-
-
-def _at(path: object) -> str:
-    return f" at {path}" if path else ""
-
-
-def _translate(error: Any, where: str) -> OutboxUnavailable | OutboxUnusable:
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
-    error = " ".join(str(error).split())  # it may quote a damaged schema with its line ends
-    if code in _PASSING:
-        return OutboxUnavailable(
-            f"the outbox{where} cannot be written now: {error}",
-            hint="free disk space, or end the program that keeps it locked",
-        )
-    if code == _READONLY:
-        return OutboxUnusable(
-            f"the outbox{where} is read-only: {error}",
-            hint="allow this user to write the file and its directory",
-        )
-    return OutboxUnusable(
-        f"the outbox{where} cannot be used: {error}",
-        hint="name another file with --outbox, or move this one away: a new outbox starts with a "
-        "new snapshot",
-    )

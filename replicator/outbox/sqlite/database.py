@@ -12,14 +12,10 @@ from replicator.fault_points import FaultPoint, reach
 from replicator.outbox import migrations
 from replicator.outbox.port import Exposure, Migrated, Preflight
 from replicator.outbox.sqlite import check, lock, privacy
-from replicator.outbox.sqlite.connection import (
-    database_path,
-    open_engine,
-    open_reader,
-    open_writer,
-    translated,
-)
+from replicator.outbox.sqlite.connection import open_engine, open_reader, open_writer
+from replicator.outbox.sqlite.failures import translated
 from replicator.outbox.sqlite.outbox import SqliteOutbox
+from replicator.outbox.sqlite.place import database_path
 from replicator.outbox.sqlite.room import is_disk_low
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from replicator.errors import OutboxInUse, OutboxUnusable
+from replicator.outbox.sqlite.place import require_one_name
 from replicator.outbox.sqlite.privacy import FILE_MODE, make_directory
 
 # `user` holds a shared lock for an instant, so a start tries more than once.
@@ -26,9 +27,10 @@ def exclusively(database: Path) -> Iterator[None]:
 
     Raises:
         OutboxInUse: another process has it.
-        OutboxUnusable: the lock file cannot be made.
+        OutboxUnusable: the lock file cannot be made, or the database has two names.
     """
-    path = _lock_file(database)
+    require_one_name(database)
+    path = lock_file(database)
     try:
         make_directory(path.parent)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
@@ -51,7 +53,7 @@ def user(database: Path) -> str | None:
     Race: for an instant this holds a shared lock. A service that starts just then waits for it.
     """
     try:
-        file = os.open(_lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None  # nobody has made one, or only a user whose files this one cannot read
     with os.fdopen(file, "rb", buffering=0):
@@ -62,7 +64,8 @@ def user(database: Path) -> str | None:
     return None
 
 
-def _lock_file(database: Path) -> Path:
+def lock_file(database: Path) -> Path:
+    """Return the path of the lock file."""
     return database.with_name(database.name + ".lock")
 
 

@@ -45,7 +45,9 @@ from replicator.outbox.records import (
 )
 from replicator.outbox.sqlite import index, room
 from replicator.outbox.sqlite import statements as sql
-from replicator.outbox.sqlite.connection import translated
+from replicator.outbox.sqlite.failures import translated
+from replicator.outbox.sqlite.lock import lock_file
+from replicator.outbox.sqlite.place import SameFile
 
 _TIDY_PAGES: Final = 512
 _BODY: Final = 5  # its place among the columns of an entry
@@ -86,7 +88,7 @@ class SqliteOutbox:
         """Take over a connection that `connection.open_writer` has made."""
         self._path = path
         self._connection = connection
-        self._place = room.SameFile(path)
+        self._place = SameFile(path, lock_file(path))
         self._may_have_free_pages = True
         # The oldest pending entry, and a number below which no entry is pending; 0: unknown.
         self._oldest: tuple[int, int] | None = None
