@@ -43,9 +43,13 @@ def export_entries(
     database = open_database(settings.outbox.url)
     (first,) = naming.entry_numbers(database, [after])
     selection = Selection(state, table, key)
+    count = 0
     with database.reading() as connection:
         for row, body in export.export_entries(connection, selection, after=first, limit=limit):
             output.print_line(_facts(row, body, settings))
+            count += 1
+    if not count:
+        output.note(naming.NO_ENTRIES)
 
 
 def _facts(row: EntryRow, body: bytes, settings: Settings) -> Facts:

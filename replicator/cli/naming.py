@@ -19,6 +19,8 @@ from replicator.outbox.port import Database
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")  # no outbox gets that far
 _MAX_OFFERED: Final = 1000
 
+NO_ENTRIES: Final = "no such entries in this outbox: they were confirmed, or never captured"
+
 
 def entry_numbers(database: Database, names: Sequence[str]) -> list[int]:
     """Return the numbers of entries that are named by number or by message id.
@@ -115,7 +117,9 @@ OfTable = Annotated[
 OfState = Annotated[State | None, typer.Option("--state", help="Only this state.")]
 OfKey = Annotated[
     str | None,
-    typer.Option("--key", metavar="KEY", help="Only the document with this primary key."),
+    typer.Option(
+        "--key", metavar="KEY", help="Only the document with this primary key, as text or JSON."
+    ),
 ]
 After = Annotated[str, typer.Option("--after", metavar="ID", help="Show entries after ID.")]
 

@@ -46,7 +46,7 @@ def list_entries(  # noqa: PLR0913 -- an argument for each option
         (_facts(row, now) for row in rows),
         ["#id", "table", "op", "…key", "state", "age=age_seconds", "#attempts", "…last error"],
         as_json=as_json,
-        empty="no such entries: everything selected is confirmed",
+        empty=naming.NO_ENTRIES,
     )
     if has_more:
         output.note(f"there are more: --after {rows[-1].id}")

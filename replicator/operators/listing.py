@@ -5,15 +5,14 @@ would keep SQLite's write-ahead log from being reset, and it would grow. So a li
 one instant: entries may be confirmed while it is read.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from replicator.domain.feed import Feed
-from replicator.domain.feed_element import normal_key
 from replicator.domain.feed_state import FeedState
+from replicator.domain.given_key import key_texts
 from replicator.domain.model import Cause, Count, Instant, Op, Origin
 from replicator.domain.properties import message_id
 from replicator.domain.reconcile import TableRules
@@ -76,7 +75,7 @@ class Selection(NamedTuple):
 
     state: str | None = None
     table: str | None = None
-    key: str | None = None
+    key: str | None = None  # as text or as JSON (`replicator.domain.given_key`)
 
 
 class Group(NamedTuple):
@@ -178,12 +177,7 @@ def conditions_of(connection: Connection, selection: Selection) -> list[Any]:
     if selection.table is not None:
         conditions.append(entries.c.feed_id == feed_id(connection, selection.table))
     if selection.key is not None:
-        # A text is searched as a string and, if it is JSON, as that: abc, "abc" and 7 all work.
-        as_text = json.dumps(selection.key, ensure_ascii=False)
-        wanted = [normal_key(selection.key), as_text]
-        # Half a surrogate pair is kept as its escape, because databases do not accept it as such.
-        escaped = [each.encode("utf-8", "backslashreplace").decode() for each in wanted]
-        conditions.append(entries.c.key.in_(escaped))
+        conditions.append(entries.c.key.in_(key_texts(selection.key)))
     return conditions
 
 

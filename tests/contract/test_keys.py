@@ -1,10 +1,18 @@
-"""What may be a primary key, and which keys are the same."""
+"""What may be a primary key, which keys are the same, and how a person may write one."""
 
+import base64
+import datetime as dt
+import json
 from typing import Any
 
+import msgspec
 import pytest
 from rethinkdb import r
 from rethinkdb.errors import ReqlNonExistenceError, ReqlQueryLogicError
+
+from replicator.domain.feed_element import key_reader
+from replicator.domain.given_key import key_texts
+from tests.contract.raw import RawConnection
 
 
 def test_a_string_key_may_have_127_bytes(conn: Any, table: Any) -> None:
@@ -86,3 +94,72 @@ def test_keys_of_every_type_sort_by_type_then_value(conn: Any, table: Any) -> No
     assert [row["n"] for row in rows] == list(range(len(keys)))
     for number, key in enumerate(keys):
         assert table.get(key).run(conn)["n"] == number
+
+
+class _Response(msgspec.Struct):
+    r: list[msgspec.Raw]
+
+
+_AT = dt.datetime(2020, 1, 1, 12, 30, 0, 123000, dt.timezone(dt.timedelta(hours=5.5)))
+_SAID_AT = {"timezone": "Z", "$reql_type$": "TIME", "epoch_time": _AT.timestamp()}
+
+
+def _said_bytes(content: bytes) -> dict[str, str]:
+    return {"data": base64.b64encode(content).decode(), "$reql_type$": "BINARY"}
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("a", "a"),
+        ("a", '"a"'),
+        ("ü/ 'x'", "\"\\u00fc\\/ 'x'\""),
+        ('a"\\\n\t\x1f\x7f', 'a"\\\n\t\x1f\x7f'),
+        ("7", "7"),
+        ("[1]", "[1]"),
+        (7, "7"),
+        (7, "7.0"),
+        (7, " 0.7e1 "),
+        (0, "-0.0"),
+        (-1.5, "-1.50"),
+        (2**53, "9007199254740992"),
+        (2**60, "1152921504606846976"),
+        (1e21, "1e+21"),
+        (-1.25e300, "-1.25E+300"),
+        (1e-7, "0.0000001"),
+        (1.25e-7, "1.25e-07"),
+        (1e-6, "1e-6"),
+        (0.00012, "1.2e-4"),
+        (123456789012345680000, "1.2345678901234568e20"),
+        (True, "true"),
+        (["a", 1, "ü"], '["a", 1, "ü"]'),
+        (["a", [1.0, []], False], ' [ "a" , [ 1.0 , [ ] ] , false ] '),
+        (_AT, json.dumps(_SAID_AT)),
+        ([_AT, 1], json.dumps([_SAID_AT, 1])),
+        (b"x", json.dumps(_said_bytes(b"x"))),
+        (bytes(range(90)), json.dumps(_said_bytes(bytes(range(90))))),
+        ([bytes(range(90))], json.dumps([_said_bytes(bytes(range(90)))])),
+    ],
+)
+def test_a_key_is_found_as_people_write_it(
+    table: Any, conn: Any, raw: RawConnection, key: Any, given: str
+) -> None:
+    assert table.insert({"id": key}).run(conn)["inserted"] == 1
+    (document,) = json_raw(raw.query(table.nth(0), time_format="raw", binary_format="raw"))
+
+    assert key_reader("id")(document) in key_texts(given)
+
+
+def json_raw(response: bytes) -> list[msgspec.Raw]:
+    """Return the results of a response as they stand."""
+    return msgspec.json.decode(response, type=_Response).r
+
+
+def test_a_fraction_is_found_as_the_server_writes_it(
+    table: Any, conn: Any, raw: RawConnection
+) -> None:
+    table.insert({"id": [0.1 + 0.2, " x"]}).run(conn)
+    (document,) = json_raw(raw.query(table.nth(0)))
+    written = key_reader("id")(document)
+
+    assert written in key_texts(written.replace(",", ", "))

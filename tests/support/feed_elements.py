@@ -11,7 +11,8 @@ Document = Mapping[str, object]
 
 
 def raw(document: Document | None) -> msgspec.Raw:
-    return msgspec.Raw(json.dumps(document, separators=(",", ":"), sort_keys=True).encode())
+    text = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return msgspec.Raw(text.encode("utf-8", "backslashreplace"))
 
 
 def initial(document: Document) -> Change:

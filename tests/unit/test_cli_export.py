@@ -99,3 +99,21 @@ def test_an_export_takes_the_filters_of_the_list_and_goes_in_steps(
 
     exported = cli("outbox", "export", *arguments).out.splitlines()
     assert [json.loads(line)["id"] for line in exported] == expected
+
+
+def test_a_compound_key_is_found_as_people_write_it(box: Outbox, cli: Command) -> None:
+    box.step(box.batch(add({"id": ["a", 1, "ü"]})))
+
+    exported = cli("outbox", "export", "--key", '["a", 1, "ü"]')
+
+    assert exported.err == ""
+    assert exported.object["key"] == ["a", 1, "ü"]
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_a_selection_of_nothing_is_said_to_be_that(command: str, cli: Command) -> None:
+    selected = cli("outbox", command, "--key", '["a", 2]')
+
+    assert (selected.status, selected.out) == (0, "")
+    assert "no such entries in this outbox: they were confirmed, or never captured" in selected.err
