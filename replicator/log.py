@@ -5,6 +5,7 @@ the same handler in the same form. This module keeps one invariant: no password 
 neither as a value of its own nor inside a URL.
 """
 
+import codecs
 import logging
 import re
 import sys
@@ -30,6 +31,11 @@ _UNHEARD = ("pika", "rethinkdb", "tornado.general")
 _PASSWORD_KEY = re.compile(r"(^|_)(password|passwd|secret|token)$", re.IGNORECASE)
 _PASSWORD_PARAMETER = re.compile(r"((?:password|passwd|secret|token)=)[^&\s]*", re.IGNORECASE)
 _URL_WITH_PASSWORD = re.compile(r"(\w://[^\s:@]*):\S*@")
+# Control characters, those that end a line, and those that turn the direction of text: a terminal
+# obeys them. A tab and a line feed are what text of several lines consists of.
+_OBEYED = [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {code: f"\\u{code:04x}" for code in _OBEYED}
+_ESCAPES_BUT_LINES = {code: text for code, text in _ESCAPES.items() if chr(code) not in "\t\n"}
 _PORT_THAT_IS_NONE = re.compile(r":(?!\d+(?:[,/?#]|$))[^,/?#\[\]]*(?=[,/?#]|$)")
 
 
@@ -58,6 +64,11 @@ def redact_text(text: str) -> str:
         return text
     text = _URL_WITH_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
     return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", text)
+
+
+def visible(text: str, *, keeps_lines: bool = False) -> str:
+    """Give ``text`` with what a terminal would obey as escapes, as JSON has them."""
+    return text.translate(_ESCAPES_BUT_LINES if keeps_lines else _ESCAPES)
 
 
 def _redacted(key: str, value: object) -> object:
@@ -104,6 +115,14 @@ def _flatten_exception(_logger: WrappedLogger, _method: str, event_dict: EventDi
     return event_dict
 
 
+def _make_visible(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Let no text of others steer the terminal; a trace keeps its lines."""
+    return {
+        key: visible(value, keeps_lines=key == "exception") if isinstance(value, str) else value
+        for key, value in event_dict.items()
+    }
+
+
 def _name_component(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
     """Name the library that a line is from."""
     event_dict.setdefault("component", event_dict["_record"].name)
@@ -141,7 +160,7 @@ def configure_logging(
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info if level == "debug" else _flatten_exception,
                 _redact,
-                _renderer(format, is_terminal=out.isatty()),
+                *_renderers(format, out),
             ],
         )
     )
@@ -149,11 +168,15 @@ def configure_logging(
     logging.getLogger("replicator").setLevel(threshold)
 
 
-def _renderer(format: Format, *, is_terminal: bool) -> Processor:  # noqa: A002
+def _renderers(format: Format, out: TextIO) -> list[Processor]:  # noqa: A002
+    is_terminal = out.isatty()
     if format == "console" or (format == "auto" and is_terminal):
         plain = structlog.dev.plain_traceback
-        return structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)
-    return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        console = structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)
+        return [_make_visible, console]
+    # JSON is UTF-8, whatever the locale is: what the stream would write otherwise is escaped.
+    is_plain = not is_terminal and codecs.lookup(out.encoding or "utf-8").name == "utf-8"
+    return [structlog.processors.JSONRenderer(ensure_ascii=not is_plain, default=str)]
 
 
 def get_logger(component: str) -> FilteringBoundLogger:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import typer
-from rich.text import Text
 
 from replicator.cli import options, output
 from replicator.cli.live import live_facts
@@ -89,7 +88,7 @@ def check(  # noqa: PLR0913 -- an argument for each option
 def _print(finding: Finding) -> None:
     mark = ("ok    ", "green") if finding.ok else ("wrong ", "bold red")
     hint = f" — {finding.hint}" if finding.hint else ""
-    output.say(Text.assemble(mark, (f"{finding.part}: ", "bold"), finding.message + hint))
+    output.say(output.words(mark, (f"{finding.part}: ", "bold"), finding.message + hint))
     sys.stdout.flush()
 
 

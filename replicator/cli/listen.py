@@ -4,7 +4,6 @@ import contextlib
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from replicator.cli import options, output
 from replicator.cli.output import Facts
@@ -83,17 +82,23 @@ def _facts(message: Message) -> Facts:
     }
 
 
-def _sent_at(message: Message) -> str | None:
-    return None if message.timestamp is None else shown(message.timestamp * 1_000_000)
+def _sent_at(message: Message) -> str | int | None:
+    """Return when a message was sent; the number itself if it is not one of seconds."""
+    if message.timestamp is None:
+        return None
+    try:
+        return shown(message.timestamp * 1_000_000)
+    except OverflowError:
+        return message.timestamp
 
 
 def _print(message: Message) -> None:
     origin = str(message.headers.get(ORIGIN_HEADER, "feed"))
     output.say(
-        Text.assemble(
+        output.words(
             (message.routing_key, _STYLES.get(message.type or "", "bold")),
             f"  {message.type or 'no type'}  from {origin}  {message.message_id or 'no id'}  ",
-            (_sent_at(message) or "", "dim"),
+            (str(_sent_at(message) or ""), "dim"),
         )
     )
-    output.say(output.pretty(message.body))
+    output.say_body(message.body)

@@ -1,6 +1,5 @@
 """The ``replicator`` command: registers all commands, and turns errors into exit statuses."""
 
-import io
 import re
 import sys
 from collections.abc import Callable
@@ -10,12 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from replicator import __version__
-from replicator.cli import feed, outbox
+from replicator.cli import feed, outbox, streams
 from replicator.cli.check import check
 from replicator.cli.demo import demo
 from replicator.cli.listen import listen
 from replicator.cli.migrate import migrate
-from replicator.cli.output import print_error, silence_stdout
+from replicator.cli.output import print_error
 from replicator.cli.run import run
 from replicator.cli.status import status
 from replicator.errors import PermanentError, ReplicatorError
@@ -87,17 +86,28 @@ _add(demo, "--seconds 30 --rate 500")
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        # An argument or a path may have bytes that are not text: they are shown as escapes.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    streams.open_closed()
     try:
-        app(prog_name="replicator")
+        _run_command()
     except ReplicatorError as err:
         print_error(str(err), err.hint)
         sys.exit(_REFUSED if isinstance(err, PermanentError) else _FAILED)
     except BrokenPipeError:
-        silence_stdout()
+        sys.exit(_FAILED)
+    except OSError as err:
+        if not streams.is_unwritable(err):
+            raise
+        print_error(f"the output cannot be written: {err.strerror}")
         sys.exit(_FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        streams.drop_unwritten()
+
+
+def _run_command() -> None:
+    try:
+        app(prog_name="replicator")
+    except SystemExit:
+        sys.stdout.flush()  # here, where it is an error of the command if it fails
+        raise

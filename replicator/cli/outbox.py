@@ -5,7 +5,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from replicator.cli import entries, export, naming, options, output
 from replicator.cli.output import Facts
@@ -71,8 +70,8 @@ def show(
         return
     for name, value in (facts | {"key": row.key}).items():
         if value is not None:
-            output.say(Text.assemble((f"{name.replace('_', ' '):12} ", "bold"), str(value)))
-    output.say(output.pretty(body))
+            output.say(output.words((f"{name.replace('_', ' '):12} ", "bold"), str(value)))
+    output.say_body(body)
 
 
 @app.command("stats", epilog="Example: replicator outbox stats --json")

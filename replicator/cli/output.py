@@ -1,8 +1,9 @@
 """Output of the commands: tables and words for people, JSON for programs."""
 
 import base64
+import contextlib
 import json
-import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -16,7 +17,7 @@ from rich.text import Text
 from replicator.domain import deep_json
 from replicator.domain.instants import shown
 from replicator.domain.words import duration, size
-from replicator.log import redact_text
+from replicator.log import redact_text, visible
 
 Facts = dict[str, Any]
 """What a command says of one thing, under the keys that its JSON has."""
@@ -31,6 +32,10 @@ separated as well; one that begins with ``…`` may be folded. The marks are not
 # A table in a file or a pipe is not cut at a terminal's width.
 _WIDTH_WITHOUT_TERMINAL: Final = 200
 _MARKS: Final = "#,…"
+_JSON_WORDS: Final = re.compile(
+    rb'(?:"(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])*+"|[][{}:,\s]'
+    rb"|(?:true|false|null|-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?)(?![\w.+-]))*+"
+)
 
 
 def facts_of(row: object, keys: str) -> Facts:
@@ -50,18 +55,41 @@ def console() -> Console:
     return Console(highlight=False, width=width)
 
 
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+class _Stderr(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on: rich would end the process, and close the standard output instead."""
+
+
+def _tell(text: Text) -> None:
+    # Where nobody can be told, the data and the exit status are still right.
+    with contextlib.suppress(OSError):
+        _Stderr(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def words(*parts: str | tuple[str, str]) -> Text:
+    """Return one line of text and its styles; control characters, line ends too, become escapes.
+
+    All text of documents, messages, servers and names goes through here on its way to a terminal,
+    which would obey what is in it.
+    """
+    return Text.assemble(
+        *(visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts)
+    )
 
 
 def say(text: Text | str) -> None:
     """Print a line of data for people, whatever its length."""
-    console().print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+    console().print(words(text) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def say_body(body: bytes) -> None:
+    """Print a body for people: JSON indented, anything else as text."""
+    console().print(Text(visible(pretty(body), keeps_lines=True)), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a note beside the data, on standard error."""
-    _stderr().print(Text(text, style="dim"))
+    _tell(words((text, "dim")))
 
 
 def print_error(text: str, hint: str | None = None) -> None:
@@ -69,16 +97,10 @@ def print_error(text: str, hint: str | None = None) -> None:
 
     Passwords of addresses are hidden: the text of a defect may come from any library.
     """
-    out = _stderr()
     for line in redact_text(text).splitlines():
-        out.print(Text.assemble(("error: ", "bold red"), line))
+        _tell(words(("error: ", "bold red"), line))
     if hint:
-        out.print(Text.assemble(("hint: ", "bold"), redact_text(hint)))
-
-
-def silence_stdout() -> None:
-    """Discard silently what is still buffered for a reader that went away."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _tell(words(("hint: ", "bold"), redact_text(hint)))
 
 
 # Data, for programs and for people.
@@ -132,7 +154,7 @@ def _named(column: str) -> tuple[str, Callable[[Facts], object]]:
 def _cell(value: object) -> Text:
     if isinstance(value, msgspec.Raw):
         value = bytes(value).decode()
-    return value if isinstance(value, Text) else Text("" if value is None else str(value))
+    return value if isinstance(value, Text) else words("" if value is None else str(value))
 
 
 def print_line(value: Any) -> None:
@@ -143,14 +165,21 @@ def print_line(value: Any) -> None:
 def print_lines(values: Iterable[Any]) -> None:
     """Print JSON objects, one on each line."""
     for value in values:
-        sys.stdout.write(to_json(value).decode() + "\n")
+        _write(to_json(value))
     sys.stdout.flush()
 
 
 def print_object(value: Any) -> None:
     """Print one JSON object, indented."""
-    sys.stdout.write(pretty(to_json(value)) + "\n")
+    _write(pretty(to_json(value)).encode())
     sys.stdout.flush()
+
+
+def _write(data: bytes) -> None:
+    """Write JSON in UTF-8, whatever the locale is."""
+    if sys.stdout.isatty():  # the same JSON, with escapes for what JSON need not escape
+        data = visible(data.decode(), keeps_lines=True).encode()
+    sys.stdout.buffer.write(data + b"\n")
 
 
 # JSON.
@@ -192,7 +221,7 @@ def raw_or_text(body: bytes) -> msgspec.Raw | str:
 
 
 def _require_json(body: bytes) -> None:
-    """Raise ValueError for what is not JSON; if nested too deeply, only its brackets are checked.
+    """Raise ValueError for what is not JSON; if nested too deeply, its brackets and words count.
 
     Unlike msgspec, the standard library takes half a surrogate pair.
     """
@@ -200,6 +229,8 @@ def _require_json(body: bytes) -> None:
         json.loads(body.decode(), parse_constant=_refuse)
     except RecursionError:
         deep_json.members(body)
+        if not _JSON_WORDS.fullmatch(body):
+            raise ValueError("it has words that JSON has not") from None
 
 
 def _refuse(constant: str) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from rich.text import Text
 
-from replicator.cli.output import Column, Facts
+from replicator.cli.output import Column, Facts, words
 from replicator.domain.words import duration, size
 
 
@@ -21,9 +21,9 @@ def lines(facts: Facts) -> Iterator[Text]:
         yield line(trouble["level"], f"{trouble['text']}{known} — {trouble['hint']}", colour)
 
 
-def line(name: str, words: str, style: str = "bold") -> Text:
-    """Return words below each other on every line, after their name."""
-    return Text.assemble((f"{name:11}", style), words)
+def line(name: str, text: str, style: str = "bold") -> Text:
+    """Return text after its name, below each other on every line."""
+    return words((f"{name:11}", style), text)
 
 
 def gap_words(feed: Facts) -> str | None:

@@ -113,7 +113,7 @@ def _line(facts: Facts) -> str:
 
 def _screen(facts: Facts) -> Group | Text:
     if "error" in facts:
-        return Text(_line(facts))
+        return output.words(_line(facts))
     return Group(
         *summary.lines(facts),
         summary.line("confirmed", _rate(facts, "confirmed")),
@@ -129,5 +129,5 @@ def _screen(facts: Facts) -> Group | Text:
                 ("gap", summary.gap_words),
             ],
         ),
-        Text(f"{_clock()}  Ctrl-C stops", "dim"),
+        output.words((f"{_clock()}  Ctrl-C stops", "dim")),
     )

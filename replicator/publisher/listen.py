@@ -12,6 +12,7 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from replicator.errors import BrokerRefused
+from replicator.publisher import driver
 from replicator.publisher.broker import (
     ACCESS_REFUSED,
     PRECONDITION_FAILED,
@@ -26,12 +27,12 @@ _POLL_SECONDS: Final = 1.0
 
 
 class Message(NamedTuple):
-    """A message as it arrived."""
+    """A message as it arrived; anybody may have published it."""
 
     routing_key: str
     message_id: str | None
     type: str | None
-    timestamp: int | None  # seconds since the epoch
+    timestamp: int | None  # seconds since the epoch, or whatever the publisher took for that
     headers: Mapping[str, Any]
     body: bytes
 
@@ -43,6 +44,7 @@ def listen(broker: Broker, bindings: Sequence[str]) -> Generator[Message | None]
         BrokerRefused: no permission, or the exchange cannot be declared and does not exist.
         BrokerUnavailable: no host answered, or the connection was lost.
     """
+    driver.read_any_header()
     connection, chosen = connect(broker)
     is_interrupted = False
     try:
@@ -55,9 +57,9 @@ def listen(broker: Broker, bindings: Sequence[str]) -> Generator[Message | None]
         for method, properties, body in consumed:
             if method is not None and properties is not None:
                 yield Message(
-                    str(method.routing_key),
-                    properties.message_id,
-                    properties.type,
+                    _text(method.routing_key) or "",
+                    _text(properties.message_id),
+                    _text(properties.type),
                     properties.timestamp,
                     properties.headers or {},
                     body or b"",
@@ -72,6 +74,11 @@ def listen(broker: Broker, bindings: Sequence[str]) -> Generator[Message | None]
     finally:
         if connection.is_open and not is_interrupted:
             connection.close()
+
+
+def _text(value: Any) -> str | None:
+    """Return a short string, which pika gives as bytes if it is not UTF-8."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _channel_with_exchange(connection: pika.BlockingConnection, broker: Broker) -> BlockingChannel:

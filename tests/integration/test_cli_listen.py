@@ -2,6 +2,7 @@
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,92 @@ def test_people_see_what_happened_and_the_document(vhost: str, channel: Any) -> 
     first, *body = out.splitlines()
     assert first.startswith("t.delete  delete  from feed  abcdefgh-9")
     assert json.loads("\n".join(body))["old_val"] == {"id": 1}
+
+
+class Encoded(bytes):
+    """A value of a header as it goes over the wire, with its type."""
+
+
+@pytest.fixture
+def _any_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = pika.data.encode_value
+
+    def encode_any(pieces: list[bytes], value: Any) -> int:
+        if isinstance(value, Encoded):
+            pieces.append(value)
+            return len(value)
+        return encode(pieces, value)
+
+    monkeypatch.setattr(pika.data, "encode_value", encode_any)
+
+
+STRANGE = {
+    "late": Encoded(b"T" + struct.pack(">Q", 1_700_000_000_123)),
+    "latest": Encoded(b"T" + b"\xff" * 8),
+    "time": Encoded(b"T" + struct.pack(">Q", 1_700_000_000)),
+    "half": Encoded(b"d" + struct.pack(">d", 0.5)),
+    "quarter": Encoded(b"f" + struct.pack(">f", 0.25)),
+    "nan": Encoded(b"d" + struct.pack(">d", float("nan"))),
+    "endless": Encoded(b"f" + struct.pack(">f", float("-inf"))),
+    "tiny": Encoded(b"D\xff" + struct.pack(">i", -7)),
+    "small": Encoded(b"B\xff"),
+    "bytes": Encoded(b"x" + struct.pack(">I", 2) + b"\x1b\xff"),
+    "nested": {"list": [1, None, {"deep": "\x9b"}], "times": [Encoded(b"T" + b"\x7f" * 8)]},
+    "text": Encoded(b"S" + struct.pack(">I", 1) + b"\xff"),
+}
+
+
+@pytest.mark.usefixtures("_any_header")
+@pytest.mark.parametrize("sent_at", [1_700_000_000_123, 2**64 - 1, 0])
+def test_a_message_of_a_stranger_is_shown_whatever_is_in_it(
+    vhost: str, channel: Any, sent_at: int
+) -> None:
+    with listening(vhost, "--json", "--count", "2") as process:
+        publish(channel, "t.\x1b[2J", "NaN", timestamp=sent_at, headers=STRANGE)
+        publish(channel, "t.next", "{}")
+        out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert first["timestamp"] == (sent_at or "1970-01-01T00:00:00.000Z")
+    assert first["body"] == "NaN"
+    assert first["headers"] == {
+        "late": 1_700_000_000_123,
+        "latest": 2**64 - 1,
+        "time": "2023-11-14T22:13:20Z",
+        "half": 0.5,
+        "quarter": 0.25,
+        "nan": None,
+        "endless": None,
+        "tiny": "-7E-255",
+        "small": 255,
+        "bytes": "G/8=",
+        "nested": {"list": [1, None, {"deep": "\x9b"}], "times": [0x7F7F7F7F7F7F7F7F]},
+        "text": "/w==",
+    }
+    assert second["routing_key"] == "t.next"
+
+
+@pytest.mark.usefixtures("_any_header")
+def test_a_message_of_a_stranger_does_not_steer_the_terminal(vhost: str, channel: Any) -> None:
+    evil = "\x1b]0;x\x07\r\n\x9b2J\u202e"
+    with listening(vhost, "--count", "1") as process:
+        publish(
+            channel,
+            f"t.{evil}",
+            f'{{"a":\n "\x9b2J\u202e"}} {evil}',
+            type=evil,
+            message_id=evil,
+            timestamp=1_700_000_000_123,
+            headers={"x-replicator-origin": evil},
+        )
+        out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == (0, "")
+    head, *_ = out.splitlines()
+    assert head.count(r"\u001b]0;x\u0007\u000d\u000a\u009b2J\u202e") == 4
+    assert head.rstrip().endswith("1700000000123")
+    assert not set(out) & set("\x1b\x07\r\x9b\u202e")
 
 
 def test_an_exchange_of_another_kind_is_listened_to_as_it_is(vhost: str, channel: Any) -> None:

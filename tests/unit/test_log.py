@@ -61,6 +61,30 @@ def test_a_terminal_gets_lines_for_people() -> None:
     assert not stream.getvalue().startswith("{")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_utf_8_whatever_the_locale(encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    configure_logging("json", stream=stream)
+
+    get_logger("source").info("feed ready", key="ü€\x9b👋")
+
+    stream.flush()
+    (line,) = stream.buffer.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert json.loads(line)["key"] == "ü€\x9b👋"
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_text_of_others_does_not_steer_a_terminal(form: Any) -> None:
+    stream = Terminal()
+    configure_logging(form, stream=stream)
+
+    get_logger("source").info("feed\r\n lost", error="\x1b]0;x\x07\x9b\u202e", of=["\x1b[1m"])
+
+    assert len(stream.getvalue().splitlines()) == 1
+    assert not set(stream.getvalue().replace("\x1b[", "")) & set("\x07\r\x9b\u202e\x1b")
+    assert "]0;x" in stream.getvalue()
+
+
 def test_the_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
 
