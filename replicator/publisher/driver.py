@@ -7,8 +7,8 @@
   the fence, and with it the next connection, out until the heartbeat ends it at the broker.
 - To end a blocking connection that waits for an answer: pika waits for ever, and runs its own
   timers only when the answer is there.
-- To read headers of any value. pika fails on a time after the year 9999, on NaN and on infinity,
-  and cuts fractions off; neither the message nor any after it could be read.
+- To read headers of any value. pika fails on a time after the year 9999, and neither that message
+  nor any after it could be read; of a number it cuts the fraction off.
 
 tests/unit/test_frames.py, tests/integration/test_publisher_connection.py and
 tests/integration/test_cli_listen.py fail when pika changes one of them.

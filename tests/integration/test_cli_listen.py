@@ -120,14 +120,13 @@ def _any_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pika.data, "encode_value", encode_any)
 
 
+# Without NaN and infinity: RabbitMQ closes the connection of who publishes those in a header.
 STRANGE = {
     "late": Encoded(b"T" + struct.pack(">Q", 1_700_000_000_123)),
     "latest": Encoded(b"T" + b"\xff" * 8),
     "time": Encoded(b"T" + struct.pack(">Q", 1_700_000_000)),
     "half": Encoded(b"d" + struct.pack(">d", 0.5)),
     "quarter": Encoded(b"f" + struct.pack(">f", 0.25)),
-    "nan": Encoded(b"d" + struct.pack(">d", float("nan"))),
-    "endless": Encoded(b"f" + struct.pack(">f", float("-inf"))),
     "tiny": Encoded(b"D\xff" + struct.pack(">i", -7)),
     "small": Encoded(b"B\xff"),
     "bytes": Encoded(b"x" + struct.pack(">I", 2) + b"\x1b\xff"),
@@ -156,8 +155,6 @@ def test_a_message_of_a_stranger_is_shown_whatever_is_in_it(
         "time": "2023-11-14T22:13:20Z",
         "half": 0.5,
         "quarter": 0.25,
-        "nan": None,
-        "endless": None,
         "tiny": "-7E-255",
         "small": 255,
         "bytes": "G/8=",
