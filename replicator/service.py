@@ -33,6 +33,7 @@ from replicator.log import get_logger
 from replicator.metrics import Metrics
 from replicator.observation import Observation
 from replicator.outbox.opening import open_database
+from replicator.outbox.port import Outbox
 from replicator.publisher.publisher import Publisher
 from replicator.store.inbox import Inbox
 from replicator.store.pausing import OutboxLimits
@@ -90,12 +91,20 @@ class Service:
     # Building.
 
     def _build(self) -> None:
-        settings = self._settings
         before, after = self._database.upgrade(create=True)
         if before != after:
             self._log.info("outbox schema is up to date", before=before, now=after)
+        outbox = self._database.outbox()
+        try:
+            self._build_on(outbox)
+        except BaseException:
+            outbox.close()  # the store's thread, which closes it at its end, never starts
+            raise
+
+    def _build_on(self, outbox: Outbox) -> None:
+        settings = self._settings
         limits = OutboxLimits(settings.outbox.max_entries, settings.outbox.max_bytes)
-        self._store = Store(self._database.outbox(), self._inbox, self.metrics, limits=limits)
+        self._store = Store(outbox, self._inbox, self.metrics, limits=limits)
         self._store.prepare()
         known = self._store.not_dropped(settings.databases)
         named = self._following.named()
