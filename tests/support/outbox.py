@@ -86,8 +86,12 @@ class Outbox:
         self.store = Store(
             self.outbox, self.inbox, self.metrics, limits=limits, clock=lambda: self.now
         )
-        self.store.prepare()
-        self.store.register(self.tables)
+        try:
+            self.store.prepare()
+            self.store.register(self.tables)
+        except BaseException:
+            self.close()
+            raise
         self.store.connect(self.sink)
         if has_channel:
             self.open_channel()

@@ -1,5 +1,6 @@
 """Opening an outbox, its lock, and what errors of the database mean."""
 
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -70,7 +71,7 @@ def test_a_url_that_cannot_be_an_outbox_is_refused(url: str, complaint: str) -> 
 
 
 def test_a_new_outbox_has_small_pages_and_every_one_the_same_length_of_log(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "older.db") as older:
+    with contextlib.closing(sqlite3.connect(tmp_path / "older.db")) as older:
         older.execute("PRAGMA page_size = 4096")
         older.execute("PRAGMA auto_vacuum = INCREMENTAL")
         older.execute("CREATE TABLE t (a)")
