@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test faults soak audit coverage check docs deploy-check format bench clean
+.PHONY: help demo test test-quick test-pythons faults soak audit coverage check docs deploy-check format bench clean
 help: ## Show this help.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.run: requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements.txt
@@ -26,6 +26,12 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill, in about a mi
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/faults
+
+test-quick: $(VENV)/.dev ## Run the tests that need no server.
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/outbox
+
+test-pythons: ## Run test-quick on the promised Pythons besides the one of make test.
+	@tools/test-pythons.sh $(PYTHON)
 
 faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 runs the long campaign.
 	@RABBITMQ_URL= tools/rabbitmq.sh
@@ -72,4 +78,4 @@ bench: $(VENV)/.bench ## Compare with other programs; WORK="drain live" selects,
 		--rabbitmq-args="$(RABBITMQ_ARGS)"
 
 clean: ## Remove everything that make has created.
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
