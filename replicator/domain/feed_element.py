@@ -67,7 +67,11 @@ def decode_response(text: str) -> dict[str, object]:
     else:
         if response.t in (_SUCCESS_SEQUENCE, _SUCCESS_PARTIAL):
             return {"t": response.t, "r": response.r}
-    return _plain(msgspec.json.decode(text))
+    try:
+        plain = msgspec.json.decode(text)
+    except RecursionError as err:  # to skip a value, as above, takes less room than to build it
+        raise msgspec.DecodeError(str(err)) from err
+    return _plain(plain)
 
 
 def _plain(response: Any) -> dict[str, object]:
