@@ -109,7 +109,10 @@ def test_a_document_that_no_parser_takes_needs_its_key_too() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no json", '{"t":3,"r":[', f'{{"t":1,"r":[{DEEP}]}}', f'{{"t":3,"r":[{HALF}]}}', DEEP],
+    [
+        *("", "no json", '{"t":3,"r":[', f'{{"t":3,"r":[{HALF}]}}'),
+        *(f'{{"t":1,"r":[{DEEP}]}}', f'{{"t":1,"r":["x",{DEEP}]}}', DEEP),
+    ],
 )
 def test_what_is_no_response_raises_a_decode_error(text: str) -> None:
     with pytest.raises(msgspec.DecodeError):
