@@ -56,7 +56,16 @@ def rabbitmq_broker(settings: Settings) -> Broker:
         tls_key_file=target.tls_key_file,
         exchange_type=target.exchange_type,
         is_exchange_durable=target.exchange_durable,
-        queues=[DeclaredQueue(queue.name, queue.bindings, queue.type) for queue in target.queues],
+        queues=[
+            DeclaredQueue(
+                queue.name,
+                queue.bindings,
+                queue.type,
+                queue.arguments,
+                is_type_given="type" in queue.model_fields_set,
+            )
+            for queue in target.queues
+        ],
         exchanges=settings.exchanges[1:],
         heartbeat_seconds=int(target.heartbeat.total_seconds()),
     )

@@ -1,5 +1,6 @@
 """The settings of the two servers: where they are, who logs in, how TLS is verified."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -94,6 +95,19 @@ class RethinkDB(_Server):
         return self._password or ""
 
 
+def _arguments(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table")  # noqa: TRY004 - pydantic wants ValueError
+    for name, argument in value.items():
+        if not isinstance(argument, str | int) or not isinstance(name, str):
+            raise ValueError(  # noqa: TRY004 - pydantic wants ValueError
+                f"{name}: must be text, a whole number, true or false"
+            )
+        if isinstance(argument, int) and not -(2**63) <= argument < 2**63:
+            raise ValueError(f"{name}: AMQP's whole numbers have 64 bits")
+    return value
+
+
 class Queue(Section):
     """A durable queue, declared and bound at start."""
 
@@ -102,7 +116,18 @@ class Queue(Section):
     bindings: tuple[ShortName, ...] = Field(default=("#",), min_length=1)
     """routing keys to bind; `#` is every message of a topic exchange"""
     type: Literal["quorum", "classic", "stream"] = "quorum"
-    """`quorum`, `classic` or `stream`"""
+    """`quorum`, `classic` or `stream`; compared with a queue that exists only if it is given"""
+    arguments: Annotated[Mapping[ShortName, str | int | bool], BeforeValidator(_arguments)] = Field(
+        default={}
+    )
+    """more arguments of its declaration, such as `x-dead-letter-exchange`: text, whole numbers,
+    true or false"""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "x-queue-type" in self.arguments:
+            raise ContradictionError("arguments", "has x-queue-type: that is the setting type")
+        return self
 
 
 class RabbitMQ(_Server):

@@ -1,6 +1,5 @@
-"""Reaching RabbitMQ: parameters, TLS, the topology, and what an error means."""
+"""Reaching RabbitMQ: parameters, TLS, and the login."""
 
-import contextlib
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,17 +7,28 @@ from typing import Any, Final, NamedTuple
 
 import pika
 from pika import exceptions
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectorException,
+    AMQPConnectorStackTimeout,
+)
 
-from replicator.domain.hosts import hint_of_tls
 from replicator.domain.model import TableName
 from replicator.domain.routing import RoutingKey
 from replicator.errors import BrokerRefused, BrokerUnavailable, ReplicatorError
-from replicator.publisher import driver
+from replicator.publisher.answers import (
+    innermost,
+    is_lost_socket,
+    is_of_the_login,
+    reason_of,
+    said_by,
+    translate,
+)
+from replicator.publisher.asking import what_answers
+from replicator.publisher.refusals import refusal_of
 
+_SOON_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 10.0
-_ANSWER_SECONDS: Final = 30.0
+_FAILURES: Final = (exceptions.AMQPError, AMQPConnectorException, OSError, ValueError)
 _KEEPALIVE: Final = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -27,54 +37,6 @@ _KEEPALIVE: Final = {
     "TCP_USER_TIMEOUT": 30_000,
 }
 
-_HINT_OF_LINK: Final = "look at RabbitMQ's log, and at the network in between"
-_GUESSED: Final = (
-    exceptions.IncompatibleProtocolError,
-    exceptions.ProbableAuthenticationError,
-    exceptions.ProbableAccessDeniedError,
-)
-
-# AMQP 0-9-1, section 1.2, and RabbitMQ's use of it.
-ACCESS_REFUSED: Final = 403
-NOT_FOUND: Final = 404
-RESOURCE_LOCKED: Final = 405
-PRECONDITION_FAILED: Final = 406
-COMMAND_INVALID: Final = 503
-NOT_ALLOWED: Final = 530
-
-
-class _Answer(NamedTuple):
-    """What an error means that RabbitMQ closes a channel or a connection with."""
-
-    kind: type[ReplicatorError]
-    words: str
-    hint: str
-    sign: str = ""  # only where the broker's text has this
-
-
-_ANSWERS: Final = {
-    NOT_ALLOWED: _Answer(
-        BrokerRefused,
-        "refuses the virtual host",
-        "check the path of rabbitmq.url and the user's permissions",
-    ),
-    ACCESS_REFUSED: _Answer(
-        BrokerRefused, "gives no permission", "grant it with rabbitmqctl set_permissions"
-    ),
-    COMMAND_INVALID: _Answer(
-        BrokerRefused,
-        "does not know rabbitmq.exchange_type",
-        "set another rabbitmq.exchange_type, or enable the plugin that brings it",
-        sign="exchange type",
-    ),
-    RESOURCE_LOCKED: _Answer(
-        BrokerUnavailable,
-        "keeps the queue for another connection alone",
-        "end that connection, or name another queue",
-    ),
-}
-"""By reply code."""
-
 
 class DeclaredQueue(NamedTuple):
     """A queue that is declared at start, durable."""
@@ -82,6 +44,14 @@ class DeclaredQueue(NamedTuple):
     name: str
     bindings: Sequence[str]
     type: str
+    arguments: Mapping[str, str | int | bool] = {}
+    is_type_given: bool = True
+
+    @property
+    def named(self) -> frozenset[str]:
+        """What a queue that exists must have as the settings say, by RabbitMQ's names."""
+        type_argument = ["x-queue-type"] if self.is_type_given else []
+        return frozenset(["durable", *type_argument, *self.arguments])
 
 
 class Broker(NamedTuple):
@@ -169,18 +139,19 @@ def _tls_context(broker: Broker) -> ssl.SSLContext:
 
 
 def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionParameters]:
-    """Open a connection to the first host that answers, and say which it was.
+    """Open a connection to the first host that takes it, and say which it was.
 
     Raises:
-        BrokerRefused: a host answered and refuses.
-        BrokerUnavailable: no host answered.
+        BrokerRefused: a host answered and refuses for good.
+        BrokerUnavailable: no host answered, or those that did refuse for now.
     """
     failures: list[str] = []
+    refused: ReplicatorError | None = None
     for each in parameters(broker):
         where = f"{each.host}:{each.port}"
         try:
-            return pika.BlockingConnection(each), each
-        except (exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as err:
+            return _login(each, is_tls=broker.is_tls), each
+        except _FAILURES as err:
             # A certificate that is refused is an OSError and a ValueError in one.
             if isinstance(err, ValueError) and not (
                 isinstance(err, OSError) or is_lost_socket(err)
@@ -189,161 +160,33 @@ def connect(broker: Broker) -> tuple[pika.BlockingConnection, pika.ConnectionPar
             error = translate(err, where)
             if isinstance(error, BrokerRefused):
                 raise error from err
-            failures.append(f"{where}: {_reason(err)}")
+            if refusal_of(*said_by(err)) is not None:
+                refused = error
+            failures.append(f"{where}: {reason_of(err)}")
+    if refused is not None:
+        raise refused
     raise BrokerUnavailable(
         f"RabbitMQ cannot be reached ({'; '.join(sorted(failures))})",
-        hint="check that the broker runs and that rabbitmq.url is right"
-        + hint_of_tls(
-            failures, is_tls=broker.is_tls, setting="amqps://", hung_up="StreamLostError"
-        ),
+        hint="check that the broker runs, and host and port in rabbitmq.url: RabbitMQ has 5672, "
+        "or 5671 with amqps://",
     )
 
 
-def prepare(broker: Broker) -> pika.ConnectionParameters:
-    """Declare the exchange and the queues, and say which host can be published to.
+def _login(each: pika.ConnectionParameters, *, is_tls: bool) -> pika.BlockingConnection:
+    """Log in, and find out soon if what answers is another server.
 
-    Safe to repeat: declaring what exists as it should be changes nothing.
-
-    Raises:
-        BrokerRefused: wrong credentials, no permission, another kind of exchange or queue.
-        BrokerUnavailable: no host answered, or the connection was lost.
+    pika waits for the rest of a frame where an HTTP server answers, and for its beginning where
+    nothing is said. So it has little time at first, and more only where RabbitMQ answers.
     """
-    connection, chosen = connect(broker)
-    # A node that waits for another one of its cluster answers heartbeats and nothing else.
-    driver.give_up_after(connection, _ANSWER_SECONDS)
+    each.stack_timeout = _SOON_SECONDS
     try:
-        for name in dict.fromkeys((broker.exchange, *broker.exchanges)):
-            _declare_or_use_exchange(connection, broker, name)
-        for queue in broker.queues:
-            channel = connection.channel()
-            declare_queue(channel, queue)
-            for binding in queue.bindings:
-                channel.queue_bind(queue.name, broker.exchange, binding)
-    except (exceptions.AMQPError, OSError) as err:
-        raise translate(err, f"{chosen.host}:{chosen.port}") from err
-    finally:
-        # A connection that is lost right now has answered all that was asked of it.
-        with contextlib.suppress(exceptions.AMQPError, OSError):
-            if connection.is_open:
-                connection.close()
-    return chosen
-
-
-def declare_exchange(
-    channel: BlockingChannel, broker: Broker, name: str, arguments: Mapping[str, Any] | None = None
-) -> None:
-    """Declare an exchange as the settings say.
-
-    Raises:
-        pika.exceptions.ChannelClosedByBroker: see `another_exchange` for one that is another.
-    """
-    channel.exchange_declare(
-        name,
-        exchange_type=broker.exchange_type,
-        durable=broker.is_exchange_durable,
-        arguments=arguments,
-    )
-
-
-def another_exchange(broker: Broker, name: str, reason: str) -> BrokerRefused:
-    """Return the error for an exchange that is there and is another than the settings say."""
-    setting = "rabbitmq.exchange" if name == broker.exchange else "tables[].exchange"
-    return BrokerRefused(
-        f"exchange {name!r} exists and is another: {reason}",
-        hint=f"set {setting}, rabbitmq.exchange_type or exchange_durable to match it, or delete it",
-    )
-
-
-def declare_queue(channel: BlockingChannel, queue: DeclaredQueue) -> None:
-    """Declare a queue as the settings say.
-
-    Raises:
-        BrokerRefused: it is there and is another.
-        pika.exceptions.ChannelClosedByBroker: anything else.
-    """
-    try:
-        channel.queue_declare(queue.name, durable=True, arguments={"x-queue-type": queue.type})
-    except exceptions.ChannelClosedByBroker as err:
-        if err.reply_code != PRECONDITION_FAILED:
+        return pika.BlockingConnection(each)
+    except _FAILURES as err:
+        if not is_of_the_login(err):
             raise
-        raise BrokerRefused(
-            f"queue {queue.name!r} exists and is another: {err.reply_text}",
-            hint="make its entry in rabbitmq.queues match it, or delete the queue",
-        ) from err
-
-
-def _declare_or_use_exchange(
-    connection: pika.BlockingConnection, broker: Broker, name: str
-) -> None:
-    try:
-        declare_exchange(connection.channel(), broker, name)
-    except exceptions.ChannelClosedByBroker as err:
-        if err.reply_code == PRECONDITION_FAILED:
-            raise another_exchange(broker, name, err.reply_text) from err
-        if err.reply_code != ACCESS_REFUSED:
+        if found := what_answers(each.host, each.port, is_tls=is_tls):
+            raise OSError(found) from err
+        if not isinstance(innermost(err), AMQPConnectorStackTimeout):
             raise
-        # A user without the right to configure may still publish to an exchange that exists.
-        try:
-            connection.channel().exchange_declare(name, passive=True)
-        except exceptions.ChannelClosedByBroker as missing:
-            raise BrokerRefused(
-                f"exchange {name!r} does not exist, and this user may not declare it",
-                hint="declare it, or grant configure permission on it",
-            ) from missing
-
-
-def translate(err: BaseException, where: str) -> ReplicatorError:
-    """Return what an error of pika means."""
-    reason = _reason(err)
-    # pika takes a link that breaks while it logs in for a refusal. RabbitMQ says so when it
-    # refuses (it knows that pika understands); so this is only a link that broke.
-    if isinstance(_innermost(err), _GUESSED) and exceptions.StreamLostError.__name__ in reason:
-        return BrokerUnavailable(
-            f"RabbitMQ at {where}: the link broke during the login: {reason}", hint=_HINT_OF_LINK
-        )
-    code = getattr(_innermost(err), "reply_code", 0)
-    if isinstance(err, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError) or (
-        code == ACCESS_REFUSED and "login" in reason.lower()
-    ):
-        return BrokerRefused(
-            f"RabbitMQ at {where} refuses the user or password",
-            hint="check rabbitmq.url and rabbitmq.password_file",
-        )
-    if isinstance(err, exceptions.ProbableAccessDeniedError):
-        code = NOT_ALLOWED
-    if (of_code := _ANSWERS.get(code)) is not None and of_code.sign in reason:
-        return of_code.kind(f"RabbitMQ at {where} {of_code.words}: {reason}", hint=of_code.hint)
-    if isinstance(_innermost(err), ssl.SSLCertVerificationError):
-        return BrokerRefused(
-            f"RabbitMQ at {where} has a certificate that cannot be trusted: {reason}",
-            hint="check rabbitmq.tls_ca_file and the host name in rabbitmq.url",
-        )
-    return BrokerUnavailable(f"RabbitMQ at {where}: {reason}", hint=_HINT_OF_LINK)
-
-
-def is_lost_socket(err: ValueError) -> bool:
-    """Whether pika found a socket unconnected that had just been connected.
-
-    pika 1.4 takes that for a wrong argument. It is a broker that ended in between: as RabbitMQ's
-    port is when the node restarts (tests/unit/test_broker_that_ends.py).
-    """
-    return isinstance(err.__context__, OSError)
-
-
-def _innermost(err: BaseException) -> BaseException:
-    """Return what pika's connection workflow has wrapped several times."""
-    for _ in range(10):
-        nested = getattr(err, "exception", None) or (err.args[0] if err.args else None)
-        exceptions_of = getattr(nested, "exceptions", None) or getattr(err, "exceptions", None)
-        if exceptions_of:
-            nested = exceptions_of[-1]
-        if not isinstance(nested, BaseException):
-            break
-        err = nested
-    return err
-
-
-def _reason(err: BaseException) -> str:
-    inner = _innermost(err)
-    text = getattr(inner, "reply_text", None) or str(inner)
-    return text.splitlines()[0] if text else type(inner).__name__
+    each.stack_timeout = _CONNECT_SECONDS
+    return pika.BlockingConnection(each)

@@ -6,27 +6,21 @@ something, when it can only compare, or with an argument that RabbitMQ must refu
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import pika
 from pika import exceptions
 
-from replicator.publisher.broker import (
-    ACCESS_REFUSED,
-    NOT_FOUND,
-    PRECONDITION_FAILED,
-    Broker,
-    DeclaredQueue,
-    another_exchange,
-    connect,
-    declare_exchange,
-    declare_queue,
-    translate,
-)
+from replicator.publisher.answers import translate
+from replicator.publisher.broker import Broker, DeclaredQueue, connect
 from replicator.publisher.fence import fence_name
+from replicator.publisher.refusals import ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED
+from replicator.publisher.topology import Topology, missing_exchange, missing_queue
 
 _IMPOSSIBLE_EXPIRATION: Final = "never"
-_IMPOSSIBLE_ARGUMENT: Final = 1  # where the name of an exchange belongs
+# A number, where the name of an exchange belongs.
+_IMPOSSIBLE_OF_QUEUE: Final = {"x-dead-letter-exchange": 1}
+_IMPOSSIBLE_OF_EXCHANGE: Final = {"alternate-exchange": 1}
 _NOBODYS_KEY: Final = "replicator.check.of.the.right.to.bind"
 _ANY_OUTBOX_ID: Final = "abcdefgh"
 
@@ -38,6 +32,7 @@ class BrokerCheck:
         """Wrap an open connection."""
         self._connection = connection
         self._broker = broker
+        self._topology = Topology(connection, broker)
         self.where: Final = where
 
     def exchange(self, name: str, routing_keys: Collection[str]) -> str:
@@ -50,29 +45,18 @@ class BrokerCheck:
         Raises:
             BrokerRefused: it is of another kind, or this user may not publish to it.
         """
-        broker = self._broker
         with self._translated():
-            if not self._exists(lambda channel: channel.exchange_declare(name, passive=True)):
+            if not self._topology.has_exchange(name):
                 self._require_configure_exchange(name)
                 self._require_write(name, routing_keys)
                 return "does not exist yet: `replicator run` declares it"
-            kind = (
-                f"a {broker.exchange_type} exchange"
-                if self._is_as_configured(name)
-                else ("an exchange whose type cannot be seen without the right to configure it")
-            )
+            difference = self._topology.exchange(name)
             self._require_write(name, routing_keys)
-        return f"is {kind}, and takes messages of this user"
-
-    def _is_as_configured(self, name: str) -> bool:
-        broker = self._broker
-        try:
-            declare_exchange(self._connection.channel(), broker, name)
-        except exceptions.ChannelClosedByBroker as err:
-            if err.reply_code == ACCESS_REFUSED:
-                return False
-            raise another_exchange(broker, name, err.reply_text) from err
-        return True
+        kind = f"a {self._broker.exchange_type} exchange"
+        if difference is None:
+            kind = "an exchange whose type cannot be seen without the right to configure it"
+        told = f"; {difference}" if difference else ""
+        return f"is {kind}, and takes messages of this user{told}"
 
     def _require_write(self, name: str, routing_keys: Collection[str]) -> None:
         """Find out whether this user may publish, without a message that anybody could receive.
@@ -81,15 +65,15 @@ class BrokerCheck:
         which is not a number, so that it never gets to a queue; or for want of the exchange.
         """
         for routing_key in routing_keys:
-            channel = self._connection.channel()
-            channel.confirm_delivery()
             try:
-                channel.basic_publish(
-                    name,
-                    routing_key,
-                    b"",
-                    pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
-                )
+                with self._connection.channel() as channel:
+                    channel.confirm_delivery()
+                    channel.basic_publish(
+                        name,
+                        routing_key,
+                        b"",
+                        pika.BasicProperties(expiration=_IMPOSSIBLE_EXPIRATION),
+                    )
             except exceptions.ChannelClosedByBroker as err:
                 if err.reply_code not in (PRECONDITION_FAILED, NOT_FOUND):
                     raise
@@ -100,7 +84,8 @@ class BrokerCheck:
         RabbitMQ wants the same rights for both, and looks at them before it looks for the queue.
         """
         try:
-            self._connection.channel().queue_unbind(name, self._broker.exchange, _NOBODYS_KEY)
+            with self._connection.channel() as channel:
+                channel.queue_unbind(name, self._broker.exchange, _NOBODYS_KEY)
         except exceptions.ChannelClosedByBroker as err:
             if err.reply_code != NOT_FOUND:
                 raise
@@ -114,11 +99,13 @@ class BrokerCheck:
         with self._translated():
             if queue.bindings:
                 self._require_bind(queue.name)
-            if not self._exists(lambda channel: channel.queue_declare(queue.name, passive=True)):
-                self._require_configure_queue(queue.name, exclusive=False)
+            if not self._topology.has_queue(queue.name):
+                self._require_configure_queue(queue)
                 return "does not exist yet: `replicator run` declares it"
-            declare_queue(self._connection.channel(), queue)
-        return f"is a {queue.type} queue"
+            difference = self._topology.queue(queue)
+        if difference is None:
+            return "is a queue whose type cannot be seen without the right to configure it"
+        return f"exists; {difference}" if difference else f"is a {queue.type} queue"
 
     def fence(self) -> str:
         """Look whether this user may declare the queue that keeps old connections away.
@@ -128,7 +115,7 @@ class BrokerCheck:
         name = fence_name(self._broker.exchange, _ANY_OUTBOX_ID)
         with self._translated():
             try:
-                self._require_configure_queue(name, exclusive=True)
+                _expect_refused_argument(lambda: self._declare_fence(name))
             except exceptions.ChannelClosedByBroker as err:
                 if err.reply_code != ACCESS_REFUSED:
                     raise
@@ -138,35 +125,34 @@ class BrokerCheck:
                 )
         return "may be declared"
 
-    def _require_configure_queue(self, name: str, *, exclusive: bool) -> None:
+    def _declare_fence(self, name: str) -> None:
+        with self._connection.channel() as channel:
+            channel.queue_declare(name, exclusive=True, arguments=_IMPOSSIBLE_OF_QUEUE)
+
+    def _require_configure_queue(self, queue: DeclaredQueue) -> None:
         """Find out whether this user may declare a queue, without one being made.
 
         RabbitMQ looks at the permission first and then refuses an argument of a wrong type.
         """
-        _expect_refused_argument(
-            lambda: self._connection.channel().queue_declare(
-                name,
-                durable=not exclusive,
-                exclusive=exclusive,
-                arguments={"x-dead-letter-exchange": _IMPOSSIBLE_ARGUMENT},
+        try:
+            _expect_refused_argument(
+                lambda: self._topology.declare_queue(queue, _IMPOSSIBLE_OF_QUEUE)
             )
-        )
+        except exceptions.ChannelClosedByBroker as err:
+            if err.reply_code != ACCESS_REFUSED:
+                raise
+            raise missing_queue(queue.name) from err
 
     def _require_configure_exchange(self, name: str) -> None:
         """Find out whether this user may declare the exchange, in the same way."""
-        impossible = {"alternate-exchange": _IMPOSSIBLE_ARGUMENT}
-        _expect_refused_argument(
-            lambda: declare_exchange(self._connection.channel(), self._broker, name, impossible)
-        )
-
-    def _exists(self, declare: Any) -> bool:
         try:
-            declare(self._connection.channel())
+            _expect_refused_argument(
+                lambda: self._topology.declare_exchange(name, _IMPOSSIBLE_OF_EXCHANGE)
+            )
         except exceptions.ChannelClosedByBroker as err:
-            if err.reply_code != NOT_FOUND:
+            if err.reply_code != ACCESS_REFUSED:
                 raise
-            return False
-        return True
+            raise missing_exchange(name) from err
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -177,10 +163,12 @@ class BrokerCheck:
 
 
 def _expect_refused_argument(declare: Callable[[], object]) -> None:
+    """Declare with an argument that RabbitMQ must refuse: raises what else it refuses."""
     try:
         declare()
     except exceptions.ChannelClosedByBroker as err:
-        if err.reply_code != PRECONDITION_FAILED:
+        # A limit of queues, and since RabbitMQ 4 an unknown type, have the same code.
+        if err.reply_code != PRECONDITION_FAILED or "invalid type" not in err.reply_text:
             raise
 
 

@@ -15,6 +15,7 @@ class ConnectionState:
         self._metrics = metrics
         self._clock = clock
         self._log = get_logger("publisher")
+        self._told: set[str] = set()
         self._failures = WarnOnce(self._log, "rabbitmq is not available, retrying")
         self.is_open = False
         self.was_open = False
@@ -37,6 +38,12 @@ class ConnectionState:
         self.since = self._clock()
         self._metrics.connected.labels("rabbitmq").set(1)
         self._log.info("publishing", host=host, exchange=exchange)
+
+    def uses(self, difference: str) -> None:
+        """Take note of what exists and is not as the settings would make it; said once."""
+        if difference not in self._told:
+            self._told.add(difference)
+            self._log.warning("something is there and is not as the settings say", used=difference)
 
     def blocked(self, reason: str) -> None:
         """Take note that RabbitMQ takes no messages now."""

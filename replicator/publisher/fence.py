@@ -14,30 +14,42 @@ from typing import Any, Final
 from pika import exceptions
 from pika.channel import Channel
 
-from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
+from replicator.errors import (
+    BrokerUnavailable,
+    ChannelClosed,
+    ReplicatorError,
+    TransientError,
+)
 from replicator.log import get_logger
-from replicator.publisher.broker import NOT_FOUND, RESOURCE_LOCKED
+from replicator.publisher.answers import translate
+from replicator.publisher.refusals import NOT_FOUND, RESOURCE_LOCKED
 
 _MAX_NAME_BYTES: Final = 255
 
 
 def fence_name(exchange: str, outbox_id: str) -> str:
-    """Return the queue's name; it begins like the exchange, so that permissions cover both."""
+    """Return the queue's name; it begins like the exchange, so that permissions cover both.
+
+    That of an exchange such as amq.topic does not: RabbitMQ keeps such names of queues for itself.
+    """
     name = f"{exchange}.replicator.{outbox_id}"
-    return name if len(name.encode()) <= _MAX_NAME_BYTES else f"replicator.{outbox_id}"
+    if exchange.startswith("amq.") or len(name.encode()) > _MAX_NAME_BYTES:
+        return f"replicator.{outbox_id}"
+    return name
 
 
 def take_fence(
     connection: Any,
     name: str,
     *,
+    where: str,
     on_taken: Callable[[], None],
     on_failed: Callable[[ReplicatorError], None],
 ) -> None:
     """Declare the exclusive queue on a channel of its own; runs on the connection's loop.
 
     A user who may not declare it publishes without it: that is said in the log, and only order
-    after a lost connection is weaker for it.
+    after a lost connection is weaker for it. What passes, such as a limit of queues, is waited for.
     """
 
     def on_open(channel: Channel) -> None:
@@ -49,10 +61,9 @@ def take_fence(
             on_taken()
         elif not isinstance(reason, exceptions.ChannelClosedByBroker):
             return  # the connection goes as well, and says why
-        elif (error := _error_of(reason)) is not None:
+        elif (error := _error_of(reason, where)) is not None:
             on_failed(error)
         else:
-            # No permission, or a limit of the virtual host.
             get_logger("publisher").warning(
                 "publishing without a fence: its queue cannot be declared",
                 queue=name,
@@ -64,7 +75,7 @@ def take_fence(
     connection.channel(on_open_callback=on_open)
 
 
-def _error_of(reason: exceptions.ChannelClosedByBroker) -> ReplicatorError | None:
+def _error_of(reason: exceptions.ChannelClosedByBroker, where: str) -> ReplicatorError | None:
     """Return why the fence cannot be had now; None when it never can."""
     if reason.reply_code == RESOURCE_LOCKED:
         return BrokerUnavailable(
@@ -74,4 +85,5 @@ def _error_of(reason: exceptions.ChannelClosedByBroker) -> ReplicatorError | Non
     if reason.reply_code == NOT_FOUND:
         # The queue is on a node of the cluster that is down, and is deleted with it.
         return ChannelClosed(f"the fence is not available: {reason.reply_text}")
-    return None
+    error = translate(reason, where)
+    return error if isinstance(error, TransientError) else None

@@ -12,11 +12,12 @@ from pika import exceptions, spec
 from pika.channel import Channel
 
 from replicator.domain.model import Returned
-from replicator.errors import BrokerRefused, BrokerUnavailable, ChannelClosed, ReplicatorError
+from replicator.errors import BrokerUnavailable, ChannelClosed, ReplicatorError
 from replicator.publisher import driver
-from replicator.publisher.broker import ACCESS_REFUSED, is_lost_socket, translate
+from replicator.publisher.answers import is_lost_socket, reason_of, translate
 from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.fence import take_fence
+from replicator.publisher.refusals import ACCESS_REFUSED
 
 _CLOSE_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 30.0
@@ -144,7 +145,13 @@ class Link:
         )
         connection.add_on_connection_unblocked_callback(lambda *_: self._state.unblocked())
         connection.ioloop.call_later(_OPEN_SECONDS, self._expect_ready)
-        take_fence(connection, self._fence, on_taken=self._on_fenced, on_failed=self.hang_up)
+        take_fence(
+            connection,
+            self._fence,
+            where=self.host,
+            on_taken=self._on_fenced,
+            on_failed=self.hang_up,
+        )
 
     def _expect_ready(self) -> None:
         """Give the host up if it has not answered the steps of the opening; pika never would.
@@ -169,7 +176,7 @@ class Link:
         # Race: the loop may turn once more before it stops, and pika fails to write then.
         self._state.ended()
         if not isinstance(error, exceptions.ConnectionClosedByClient):
-            lost = BrokerUnavailable(f"the connection to RabbitMQ was lost: {error}")
+            lost = BrokerUnavailable(f"the connection to RabbitMQ was lost: {reason_of(error)}")
             self._error = self._error or lost
         connection.ioloop.stop()
 
@@ -216,12 +223,7 @@ class Link:
             return  # the connection goes as well, and says why
         code, text = error.reply_code, error.reply_text
         if code == ACCESS_REFUSED:
-            self.hang_up(
-                BrokerRefused(
-                    f"RabbitMQ refuses to take messages: {text}",
-                    hint="grant write permission on the exchange",
-                )
-            )
+            self.hang_up(translate(error, self.host))
             return
         if code in _FOR_WHAT_WAS_SENT:
             self._events.on_rejected(text)

@@ -7,20 +7,13 @@ kept: a consumer that must miss nothing has a durable queue.
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import pika
 from pika import exceptions
-from pika.adapters.blocking_connection import BlockingChannel
 
-from replicator.errors import BrokerRefused
 from replicator.publisher import driver
-from replicator.publisher.broker import (
-    ACCESS_REFUSED,
-    PRECONDITION_FAILED,
-    Broker,
-    connect,
-    declare_exchange,
-    translate,
-)
+from replicator.publisher.answers import translate
+from replicator.publisher.broker import Broker, connect
+from replicator.publisher.refusals import ACCESS_REFUSED, differing
+from replicator.publisher.topology import Topology, missing_exchange
 
 # So often the wait for a message is left, so that a signal is noticed on every platform.
 _POLL_SECONDS: Final = 1.0
@@ -48,7 +41,8 @@ def listen(broker: Broker, bindings: Sequence[str]) -> Generator[Message | None]
     connection, chosen = connect(broker)
     is_interrupted = False
     try:
-        channel = _channel_with_exchange(connection, broker)
+        _find_exchange(Topology(connection, broker), broker.exchange)
+        channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True).method.queue
         for binding in bindings:
             channel.queue_bind(queue, broker.exchange, binding)
@@ -81,22 +75,14 @@ def _text(value: Any) -> str | None:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
-def _channel_with_exchange(connection: pika.BlockingConnection, broker: Broker) -> BlockingChannel:
+def _find_exchange(topology: Topology, name: str) -> None:
     """Declare the exchange, or use the one that is there; a listener need not mind its type."""
-    channel = connection.channel()
     try:
-        declare_exchange(channel, broker, broker.exchange)
+        topology.declare_exchange(name)
     except exceptions.ChannelClosedByBroker as err:
-        if err.reply_code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
+        if differing(err.reply_code, err.reply_text):
+            return
+        if err.reply_code != ACCESS_REFUSED:
             raise
-    else:
-        return channel
-    channel = connection.channel()
-    try:
-        channel.exchange_declare(broker.exchange, passive=True)
-    except exceptions.ChannelClosedByBroker as err:
-        raise BrokerRefused(
-            f"exchange {broker.exchange!r} does not exist, and this user may not declare it",
-            hint="start the replicator first, or grant configure permission on it",
-        ) from err
-    return channel
+        if not topology.has_exchange(name):
+            raise missing_exchange(name) from err

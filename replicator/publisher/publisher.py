@@ -20,13 +20,14 @@ from replicator.domain.model import Entry, Outcomes, Returned, TableName
 from replicator.errors import BrokerUnavailable
 from replicator.fault_points import FaultPoint, reach, reach_later
 from replicator.metrics import Metrics
-from replicator.publisher.broker import Broker, Publication, prepare
+from replicator.publisher.broker import Broker, Publication
 from replicator.publisher.calls import PendingCalls
 from replicator.publisher.connection_state import ConnectionState
 from replicator.publisher.delivery import Delivery
 from replicator.publisher.fence import fence_name
 from replicator.publisher.frames import PublishFrames
 from replicator.publisher.link import Link
+from replicator.publisher.topology import prepare
 from replicator.publisher.watch import BrokerWatch
 from replicator.retry import Retrying
 
@@ -168,7 +169,7 @@ class Publisher:
         """
         self._turned_at = time.monotonic()
         link = Link(
-            prepare(self._broker),
+            prepare(self._broker, self._state.uses),
             self._state,
             self,
             fence=fence_name(self._broker.exchange, self._outbox_id),

@@ -10,8 +10,8 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.domain.hosts import InTurn
-from replicator.publisher import broker as broker_module
 from replicator.publisher import link as link_module
+from replicator.publisher import topology as topology_module
 from tests.faults.cluster_run import Measured, under_load
 from tests.faults.recorder import REPLICATED
 from tests.support.consumer import Consumer
@@ -41,7 +41,7 @@ def test_the_next_host_is_used_when_the_first_connects_and_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without an exchange its declaration has no answer, with one the fence's has none."""
-    monkeypatch.setattr(broker_module, "_ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(topology_module, "_ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(link_module, "_OPEN_SECONDS", 2.0)
     name = uuid.uuid4().hex
     url = rabbitmq.add_vhost(name)

@@ -304,7 +304,7 @@ def test_each_right_on_the_exchange_is_needed(accounts: Accounts) -> None:
         status, wrong = accounts.wrong()
         assert (status, set(wrong)) == (2, {"exchange rethinkdb"})
         assert "gives no permission" in wrong["exchange rethinkdb"]
-        assert "refuses to take messages" in accounts.refusal()
+        assert "gives no permission" in accounts.refusal()
 
 
 @pytest.mark.parametrize("less", ["configure", "write"])
@@ -321,7 +321,7 @@ def test_each_right_on_the_exchange_of_a_table_is_needed(
     assert (status, set(wrong)) == (2, {"exchange shop-orders"})
     assert "gives no permission" in wrong["exchange shop-orders"]
     refusal = accounts.refusal()
-    said = {"configure": "this user may not declare it", "write": "refuses to take messages"}
+    said = {"configure": "this user may not declare it", "write": "gives no permission"}
     assert said[less] in refusal
     assert "shop-orders" in refusal
 
@@ -365,7 +365,7 @@ def test_a_write_right_less_for_an_exchange_of_others_is_refused(accounts: Accou
     status, wrong = accounts.wrong()
 
     assert (status, set(wrong)) == (2, {"exchange rethinkdb"})
-    assert "refuses to take messages" in accounts.refusal()
+    assert "gives no permission" in accounts.refusal()
 
 
 def test_a_right_that_is_taken_away_later_makes_it_not_ready(

@@ -12,7 +12,9 @@ from pika import heartbeat
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 
 from replicator.errors import BrokerUnavailable
-from replicator.publisher import broker as broker_module
+from replicator.publisher import topology as topology_module
+from replicator.publisher.broker import Broker
+from replicator.publisher.topology import Topology, prepare
 from tests.support.consumer import Consumer
 from tests.support.ports import free_port
 from tests.support.proxy import TcpProxy
@@ -42,7 +44,7 @@ def memory_alarm(rabbitmq: PrivateRabbitMQ) -> Iterator[None]:
         rabbitmq.unblock()
 
 
-def through(proxy: TcpProxy, url: str) -> broker_module.Broker:
+def through(proxy: TcpProxy, url: str) -> Broker:
     return broker_of(url, hosts=[("127.0.0.1", proxy.port)])
 
 
@@ -106,16 +108,16 @@ def test_a_broker_that_stops_answering_is_given_up(
     proxy: TcpProxy, vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a node does that waits for another one of its cluster: pika would wait for ever."""
-    monkeypatch.setattr(broker_module, "_ANSWER_SECONDS", 0.5)
-    declare = broker_module.declare_exchange
+    monkeypatch.setattr(topology_module, "_ANSWER_SECONDS", 0.5)
+    declare = Topology.declare_exchange
 
     def declare_it(*arguments: Any) -> None:
         proxy.go_deaf()
         declare(*arguments)
 
-    monkeypatch.setattr(broker_module, "declare_exchange", declare_it)
+    monkeypatch.setattr(Topology, "declare_exchange", declare_it)
     with pytest.raises(BrokerUnavailable, match=r"no answer in 0\.5 seconds"):
-        broker_module.prepare(through(proxy, vhost))
+        prepare(through(proxy, vhost), pytest.fail)
 
 
 def assert_stops_within(publisher: RunningPublisher, seconds: float) -> None:
@@ -234,7 +236,7 @@ def test_a_link_that_breaks_during_the_login_is_no_refusal(
 ) -> None:
     proxy.cut_after(bytes_sent, "to_client")
     with pytest.raises(BrokerUnavailable):
-        broker_module.prepare(through(proxy, vhost))
+        prepare(through(proxy, vhost), pytest.fail)
 
 
 def test_a_connection_cut_in_the_middle_of_a_message_loses_nothing(

@@ -106,8 +106,9 @@ def test_without_permission_to_configure_an_existing_exchange_is_enough(
 
 def test_without_permission_to_write_it_is_refused_at_start(granted: Granted) -> None:
     error = refusal_of(granted(configure=".*", read=".*"))
-    assert "refuses to take messages" in str(error)
-    assert "write permission" in str(error.hint)
+    assert "gives no permission" in str(error)
+    assert "exchange 'rethinkdb'" in str(error)
+    assert "docs/permissions.md" in str(error.hint)
 
 
 def test_asking_for_permission_to_write_sends_no_message(vhost: str) -> None:

@@ -140,8 +140,8 @@ def test_no_permission_to_publish_is_refused(
         told = refusal_of(replicator)
     finally:
         rabbitmq.ctl("delete_user", user)
-    assert "refuses to take messages" in told
-    assert "write permission" in told
+    assert "gives no permission" in told
+    assert "docs/permissions.md" in told
 
 
 def test_a_name_that_makes_too_long_a_routing_key_is_refused(

@@ -67,7 +67,7 @@ def _default(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
     match field.default:
-        case None | ():
+        case None | () | {}:
             return "none"
         case bool(value):
             return str(value).lower()

@@ -31,7 +31,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def test_declaring_can_be_tried_again(port: int) -> None:
     broker = Broker([("127.0.0.1", port)], "guest", "guest", "/", "rethinkdb")
 
-    with pytest.raises(BrokerUnavailable, match="getpeername"):
+    with pytest.raises(BrokerUnavailable, match="Transport endpoint is not connected"):
         connect(broker)
 
 
@@ -41,7 +41,7 @@ def test_publishing_can_be_tried_again(port: int) -> None:
     nobody: Any = None
     link = Link(parameters, state, nobody, fence="fence", probes=[])
 
-    with pytest.raises(BrokerUnavailable, match="getpeername"):
+    with pytest.raises(BrokerUnavailable, match="Transport endpoint is not connected"):
         link.run()
 
     assert not state.is_open

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from replicator.config import HostPort, RethinkDBUrl, load_settings
 from replicator.domain.model import TableName
 from replicator.errors import SettingsInvalid
-from tests.support.settings import WriteToml, load
+from tests.support.settings import WriteToml, load, problem_of_toml
 
 
 def test_everything_has_a_default_but_the_tables() -> None:
@@ -101,6 +101,40 @@ def test_queues_come_as_json_in_the_environment() -> None:
         ("all", ("#",), "quorum"),
         ("some", ("b.create",), "stream"),
     ]
+
+
+def test_queues_have_arguments(toml: WriteToml) -> None:
+    arguments = {"x-dead-letter-exchange": "dead", "x-max-length": 5, "x-single-active": True}
+    path = toml(
+        'tables = ["a.b"]\n[[rabbitmq.queues]]\nname = "q"\narguments = '
+        '{ x-dead-letter-exchange = "dead", x-max-length = 5, x-single-active = true }\n'
+    )
+    in_json = {"REPLICATOR_RABBITMQ__QUEUES": json.dumps([{"name": "q", "arguments": arguments}])}
+
+    for settings in (load_settings(path, environ={}), load(in_json)):
+        (queue,) = settings.rabbitmq.queues
+        assert repr(queue.arguments) == repr(arguments)  # true is not 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("1.5", "must be a table"),
+        ("{x = 1.5}", "x: must be text, a whole number, true or false"),
+        ("{x = [1]}", "x: must be text, a whole number, true or false"),
+        ("{x = 9223372036854775808}", "x: AMQP's whole numbers have 64 bits"),
+        ("{x-queue-type = 'stream'}", "has x-queue-type: that is the setting type"),
+    ],
+)
+def test_arguments_that_amqp_does_not_have_are_refused(
+    toml: WriteToml, arguments: str, words: str
+) -> None:
+    path = toml(f"[[rabbitmq.queues]]\nname = 'q'\narguments = {arguments}\n")
+
+    problem = problem_of_toml(path)
+
+    assert problem.startswith("rabbitmq.queues[0].arguments")
+    assert problem.endswith(words)
 
 
 def test_no_table_is_an_error_with_the_flag_as_hint() -> None:

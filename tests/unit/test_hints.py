@@ -16,8 +16,10 @@ _REACHED = (
     "outbox/sqlite/connection.py",
     "outbox/migrations.py",
     "outbox/records.py",
+    "publisher/answers.py",
     "publisher/broker.py",
     "publisher/check.py",
+    "publisher/topology.py",
     "source/check.py",
     "source/connection.py",
 )

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import pika
 import pytest
@@ -12,9 +13,11 @@ from pika import exceptions
 
 from replicator import retry
 from replicator.errors import BrokerRefused, BrokerUnavailable
+from replicator.publisher import asking
 from replicator.publisher import broker as broker_module
 from replicator.publisher import publisher as publisher_module
-from replicator.publisher.broker import Broker, prepare
+from replicator.publisher import topology as topology_module
+from replicator.publisher.topology import prepare
 from replicator.retry import Backoff
 from tests.support.publishing import broker_at, idle_publisher
 
@@ -46,7 +49,7 @@ def test_a_publisher_that_is_stopped_while_it_connects_ends(
 ) -> None:
     host, port = listener.getsockname()
     parameters = pika.ConnectionParameters(host, port)
-    monkeypatch.setattr(publisher_module, "prepare", lambda _broker: parameters)
+    monkeypatch.setattr(publisher_module, "prepare", lambda *_: parameters)
     found = idle_publisher()
     thread = threading.Thread(target=found.run, daemon=True)
     thread.start()
@@ -69,7 +72,7 @@ def test_a_publisher_that_is_stopped_before_there_is_a_link_ends(
     host, port = listener.getsockname()
     found = idle_publisher()
 
-    def stop_meanwhile(_broker: Broker) -> pika.ConnectionParameters:
+    def stop_meanwhile(*_: object) -> pika.ConnectionParameters:
         found.stop()
         return pika.ConnectionParameters(host, port)
 
@@ -81,7 +84,7 @@ def test_a_publisher_that_is_stopped_before_there_is_a_link_ends(
 
 
 def test_a_permanent_error_at_start_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_broker: Broker) -> None:
+    def refuse(*_: object) -> None:
         raise BrokerRefused("wrong password")
 
     monkeypatch.setattr(publisher_module, "prepare", refuse)
@@ -96,7 +99,7 @@ def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
     found._state.was_open = True
     attempts = []
 
-    def refuse(_broker: Broker) -> None:
+    def refuse(*_: object) -> None:
         attempts.append(1)
         if len(attempts) == 3:
             found.stop()
@@ -114,10 +117,11 @@ def test_a_permanent_error_later_is_retried_and_does_not_outlive_the_stop(
 def test_a_broker_that_accepts_and_says_nothing_is_unavailable(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_module, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(broker_module, "_SOON_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "_SECONDS", 0.2)
 
-    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
-        prepare(broker_at(listener.getsockname()))
+    with pytest.raises(BrokerUnavailable, match="takes connections and says nothing"):
+        prepare(broker_at(listener.getsockname()), pytest.fail)
 
 
 def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
@@ -128,12 +132,12 @@ def test_a_broker_that_is_lost_while_it_is_left_is_not_an_error(
         _impl = type("Impl", (), {"_adapter_call_later": lambda *_a: None})()
 
         def channel(self) -> Any:
-            return type("Channel", (), {"exchange_declare": lambda *_a, **_k: None})()
+            return MagicMock()
 
         def close(self) -> None:
             raise exceptions.StreamLostError("gone")
 
     chosen = pika.ConnectionParameters()
-    monkeypatch.setattr(broker_module, "connect", lambda _broker: (Lost(), chosen))
+    monkeypatch.setattr(topology_module, "connect", lambda _broker: (Lost(), chosen))
 
-    assert prepare(broker_at()) is chosen
+    assert prepare(broker_at(), pytest.fail) is chosen

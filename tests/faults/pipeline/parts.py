@@ -338,7 +338,7 @@ def simulated() -> Iterator[Simulated]:
         patch.setattr(inbox, "_MAX_STEP_BYTES", STEP_BYTES)
         patch.setattr(delivery, "_MIN_BUFFERED", MIN_BUFFERED)
         patch.setattr(delivery, "_WRITE_BYTES", 100)
-        patch.setattr(publisher, "prepare", lambda _broker: SimpleNamespace())
+        patch.setattr(publisher, "prepare", lambda *_: SimpleNamespace())
         patch.setattr(publisher, "Link", world.link)
         level = structlog.get_config()
         structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[_drop])
