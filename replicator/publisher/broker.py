@@ -188,5 +188,6 @@ def _login(each: pika.ConnectionParameters, *, is_tls: bool) -> pika.BlockingCon
             raise OSError(found) from err
         if not isinstance(innermost(err), AMQPConnectorStackTimeout):
             raise
-    each.stack_timeout = _CONNECT_SECONDS
+    finally:
+        each.stack_timeout = _CONNECT_SECONDS
     return pika.BlockingConnection(each)

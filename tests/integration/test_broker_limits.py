@@ -93,11 +93,14 @@ def test_a_user_s_limit_is_waited_for(rabbitmq: PrivateRabbitMQ, vhost: str, kin
         running.wait_until_connected()
 
 
-def test_one_channel_is_enough(rabbitmq: PrivateRabbitMQ, vhost: str) -> None:
+def test_one_channel_on_one_connection_is_enough(
+    rabbitmq: PrivateRabbitMQ, vhost: str, limit: Callable[..., None]
+) -> None:
     user = f"u{name_of(vhost)}"
     rabbitmq.ctl("add_user", user, "pw")
     rabbitmq.ctl("set_permissions", "-p", name_of(vhost), user, ".*", ".*", ".*")
     rabbitmq.ctl("set_user_limits", user, '{"max-channels": 1}')
+    limit(max_connections=1)
     queues = [*QUEUES, DeclaredQueue("other", ["#"], "classic")]
 
     with RunningPublisher(
