@@ -103,8 +103,9 @@ def is_lost_socket(err: ValueError) -> bool:
     return isinstance(err.__context__, OSError)
 
 
-def said_by(inner: BaseException) -> tuple[int, str]:
+def said_by(err: BaseException) -> tuple[int, str]:
     """Return the code and the text that RabbitMQ closed with; 0 and nothing if it said none."""
+    inner = innermost(err)
     if isinstance(inner, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return inner.reply_code, inner.reply_text
     if isinstance(inner, _GUESSED) and (found := _CLOSED_BY_BROKER.match(str(inner))):
