@@ -129,14 +129,27 @@ class Changefeed(OpenFeed):
 
         Raises:
             FeedDisconnected: no answer in time.
-            FeedAborted: the table cannot be read here now.
+            FeedAborted: the table cannot be read here now, or another one has its name: a feed
+                stays with its table when that is renamed (tests/contract/test_changefeed_loss.py).
+            TableUnusable: no table has its name.
         """
         table = r.db(self._name.database).table(self._name.table, read_mode="majority")
         cursor = self._cursor
         was_asked = cursor.outstanding_requests > 0
         with self._asking(_ANSWER_SECONDS):
-            table.is_empty().run(self._connection)
+            # Order matters: each of the two looks the name up. The other way round, a table that
+            # takes the name in between would answer for the one that the feed is of.
+            _, table_id = r.expr([table.is_empty(), _id_of(table)]).run(self._connection)
+        self.require_table(table_id)
         return was_asked and not cursor.items and cursor.error is None
+
+    def require_table(self, table_id: object) -> None:
+        """Raise FeedAborted unless this is the id of the feed's table, which its name led to."""
+        if table_id != self.table_id:
+            raise FeedAborted(
+                f"{self._name} names another table now: it was renamed, or dropped and created",
+                hint="the table that has the name now is compared with what was captured",
+            )
 
     def close(self) -> None:
         """Throw the connection away; never waits, never raises for a dead link."""
@@ -182,11 +195,19 @@ def open_changefeed(
         )
         with asking(connection, watch, _OPEN_SECONDS, name):
             cursor = feed.run(connection, json_decoder=_Decoder)
+        opened = Changefeed(connection, cursor, watch, name)
+        opened.host = f"{connection.host}:{connection.port}"
+        opened.table_id = facts["id"]
+        opened.primary_key = facts["primary_key"]
+        # Race: another table may have taken the name between the facts and the feed.
+        with asking(connection, watch, _ANSWER_SECONDS, name):
+            opened.require_table(_id_of(table).run(connection))
     except BaseException:
         close(connection)
         raise
-    opened = Changefeed(connection, cursor, watch, name)
-    opened.host = f"{connection.host}:{connection.port}"
-    opened.table_id = facts["id"]
-    opened.primary_key = facts["primary_key"]
     return opened
+
+
+def _id_of(table: Any) -> Any:
+    """Return RethinkDB's own id of the table that a name leads to, as a query."""
+    return table.info()["id"]

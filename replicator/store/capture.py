@@ -167,7 +167,7 @@ class Capture:
             cause = Cause.START if feed.is_restarted or gap is None else gap.cause
             self.tally["resyncs", str(feed.name), cause.value] += 1
         if feed.table_id not in (None, item.table_id):
-            self.notes.append(("table was dropped and created again", {"table": str(feed.name)}))
+            self.notes.append(("another table has this name now", {"table": str(feed.name)}))
         is_first = feed.first_ready_at is None
         rules = SnapshotRules(
             origin=Origin.SNAPSHOT if is_first else Origin.RESYNC,

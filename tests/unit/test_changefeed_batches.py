@@ -48,18 +48,19 @@ class FakeCursor:
 
 
 class FakeConnection:
-    def __init__(self, answer: Exception | None = None) -> None:
+    def __init__(self, answer: Exception | None = None, table_id: str = "") -> None:
         self.answer = answer
+        self.table_id = table_id
         self.kept_socket = socket.socket()
 
     def __del__(self) -> None:
         self.kept_socket.close()
 
-    def _start(self, _query: object) -> bool:
-        """What the driver's queries call."""
+    def _start(self, _query: object) -> list[object]:
+        """What the driver's queries call; the answer to a ping."""
         if self.answer is not None:
             raise self.answer
-        return False
+        return [False, self.table_id]
 
     def close(self, *, noreply_wait: bool) -> None:
         assert not noreply_wait
@@ -141,6 +142,16 @@ def test_a_ping_without_an_answer_is_a_lost_connection() -> None:
     with pytest.raises(FeedDisconnected):
         silent.ping()
     assert feed().ping()
+
+
+def test_a_ping_that_another_table_answers_is_a_lost_feed() -> None:
+    """The server's feed stays with its table, whatever the table is called."""
+    mine = Changefeed(FakeConnection(table_id="T1"), FakeCursor(), Watch(), NAME)
+    mine.table_id = "T1"
+    assert mine.ping()
+    mine.table_id = "T0"
+    with pytest.raises(FeedAborted, match=r"db\.t names another table now"):
+        mine.ping()
 
 
 def test_a_ping_whose_answer_came_after_something_of_the_feed_does_not_call_it_quiet() -> None:
