@@ -9,6 +9,7 @@ readers, and all threads read it.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, NamedTuple
@@ -60,6 +61,8 @@ class Following:
         self._lock = threading.Lock()
         self._followed: dict[TableName, _Followed] = {}
         self._wanted: frozenset[TableName] = frozenset()
+        self._unanswered: Counter[TableName] = Counter()
+        """How many `TableFound` of a table the store has not made a feed for yet."""
         self._present: frozenset[TableName] = frozenset()
         self._is_started = False
         self._stop = threading.Event()
@@ -94,9 +97,14 @@ class Following:
     def follow(self, feed: Feed) -> None:
         """Give a feed its reader, unless it has one, and start it if the service runs."""
         with self._lock:
-            is_unwanted = self._is_discovered(feed.name) and feed.name not in self._wanted
-            # Race: a table that was found can be gone again before the store has made its feed.
-            if feed.name in self._followed or is_unwanted or self._stop.is_set():
+            if self._is_discovered(feed.name):
+                self._unanswered[feed.name] -= 1
+                # Race: a table that was found can be gone again before the store has made its feed,
+                # and even be found again. The store then ends this feed before it makes the next
+                # one, and a reader must not be ahead of that.
+                if self._unanswered[feed.name] > 0 or feed.name not in self._wanted:
+                    return
+            if feed.name in self._followed or self._stop.is_set():
                 return
             watch = self.watchdog.watch()
             reader = self._reader(feed, watch)
@@ -168,6 +176,7 @@ class Following:
             self._log.info("table is there, following it", table=str(name))
             with self._lock:
                 self._wanted |= {name}
+                self._unanswered[name] += 1
             self._sink.put(TableFound(self._settings_of(name), now_us()))
 
     def _give_up(self, name: TableName) -> bool:

@@ -107,6 +107,21 @@ def test_a_table_that_is_gone_before_its_feed_was_made_gets_no_reader(bench: Ben
     assert [type(item) for item in bench.items] == [TableFound, TableDropped]
 
 
+def test_a_table_that_comes_back_before_its_feed_was_made_waits_for_its_own_feed(
+    bench: Bench,
+) -> None:
+    """The store is told of its end only after the first feed: a reader would be ahead of that."""
+    bench.following.take([A], [])
+    bench.following.take([], [])
+    bench.following.take([A], [])
+    assert [type(item) for item in bench.items] == [TableFound, TableDropped, TableFound]
+
+    bench.following.follow(feed(1, A))
+    assert bench.names() == []
+    bench.following.follow(feed(1, A))
+    assert bench.names() == [A]
+
+
 def test_nothing_is_done_about_a_table_that_may_come_back(bench: Bench) -> None:
     bench.following.take([A], [])
     bench.make_feeds()
