@@ -6,10 +6,11 @@ from typing import Final
 REQUEST: Final = b"GET / HTTP/1.0\r\n\r\n"
 """What each of them answers at once: HTTP servers with a page, AMQP and RethinkDB with an error."""
 
-MAX_BYTES: Final = 200
-"""How many bytes of an answer tell what it is."""
+MAX_BYTES: Final = 256
+"""How many bytes of an answer tell what it is: RethinkDB names itself late."""
 
-AMQP: Final = "AMQP"
+AMQP: Final = "AMQP, RabbitMQ's protocol"
+RETHINKDB: Final = "RethinkDB's protocol of queries"
 TLS: Final = "TLS"
 
 _BY_START: Final = (
@@ -17,7 +18,7 @@ _BY_START: Final = (
     (b"AMQP", AMQP),
     (b"RethinkDB cluster", "the protocol of RethinkDB's cluster"),
     (b"SSH-", "SSH"),
-    (b"\x15\x03", TLS),  # an alert: it does not understand the question
+    (b"\x15\x03", TLS),
 )
 _PRINTABLE: Final = re.compile(r"[ -~]+")
 _MAX_SHOWN: Final = 40
@@ -29,7 +30,7 @@ def seems_to_speak(answer: bytes) -> str:
         if answer.startswith(start):
             return words
     if b"RethinkDB" in answer:
-        return "RethinkDB's protocol of queries"
+        return RETHINKDB
     # Strangers' bytes may have line ends and escape sequences.
     said = _PRINTABLE.match(answer.decode("latin-1"))
     return f"another protocol ({said[0][:_MAX_SHOWN]!r})" if said else "another protocol"

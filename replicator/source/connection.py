@@ -1,6 +1,7 @@
 """Connections to RethinkDB: opening them, bounding every wait, saying what an error means."""
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from rethinkdb import errors as reql
 from rethinkdb import r
 
+from replicator.domain.greeting import MAX_BYTES, REQUEST, RETHINKDB, TLS, seems_to_speak
 from replicator.domain.hosts import hint_of_tls
 from replicator.errors import (
     FeedAborted,
@@ -22,10 +24,13 @@ from replicator.source.driver import adopt, shut
 from replicator.source.watchdog import Watch
 
 _CONNECT_SECONDS: Final = 10
+_GREETING_SECONDS: Final = 2.0
 
 # The server's words for what the driver has no error for; a table's name cannot contain them
 # (tests/contract/test_permissions.py).
 _DENIED: Final = "does not have the required"
+
+_STRANGER: Final = "not RethinkDB's protocol of queries"
 
 
 class Server(NamedTuple):
@@ -54,7 +59,7 @@ def connect(server: Server) -> Any:
         try:
             connection = _connect_to(server, host, port)
         except (reql.ReqlDriverError, OSError) as err:
-            failures.append(f"{host}:{port}: {_reason(err)}")
+            failures.append(f"{host}:{port}: {_reason(err, host, port)}")
         else:
             adopt(connection)
             return connection
@@ -62,6 +67,7 @@ def connect(server: Server) -> Any:
         # Sorted, whichever host was tried first: it is the same error.
         f"RethinkDB cannot be reached ({'; '.join(sorted(failures))})",
         hint="check that the server runs and that rethinkdb.url is right"
+        + ("; drivers connect to port 28015 by default" if _STRANGER in " ".join(failures) else "")
         + hint_of_tls(
             failures,
             is_tls=server.tls_ca_file is not None,
@@ -168,7 +174,22 @@ def _line(err: BaseException) -> str:
     return text.splitlines()[0] if text else type(err).__name__
 
 
-def _reason(err: BaseException) -> str:
-    """Return what follows the driver's ``Could not connect to host:port. Error: ``."""
+def _reason(err: BaseException, host: str, port: int) -> str:
+    """Return why there is no connection: what answers there, if that is not RethinkDB."""
     line = _line(err)
-    return line.partition("Error: ")[2] or line
+    # What follows the driver's ``Could not connect to host:port. Error: ``.
+    line = line.partition("Error: ")[2] or line
+    # With an error of the operating system there was no connection, or there is none any more.
+    return line if "[Errno" in line else _stranger(host, port) or line
+
+
+def _stranger(host: str, port: int) -> str:
+    """Say what a port seems to speak that took a connection; empty if it may be RethinkDB."""
+    try:
+        with socket.create_connection((host, port), _GREETING_SECONDS) as link:
+            link.sendall(REQUEST)
+            answer = link.recv(MAX_BYTES)
+    except OSError:
+        return ""
+    spoken = seems_to_speak(answer) if answer else RETHINKDB
+    return "" if spoken in {RETHINKDB, TLS} else f"it speaks {spoken}, {_STRANGER}"

@@ -65,7 +65,7 @@ class RethinkDBCluster:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
-            ports = [server._cluster_port for server in self.servers]
+            ports = [server.cluster_port for server in self.servers]
             if self._can_part:
                 self._proxies = [undo.enter_context(TcpProxy(port)) for port in ports]
                 ports = [proxy.port for proxy in self._proxies]

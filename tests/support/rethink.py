@@ -51,7 +51,7 @@ class RealRethinkDB:
         """
         self.host = _HOST
         self.port = free_port()
-        self._cluster_port = free_port()
+        self.cluster_port = free_port()
         self._cache_megabytes = cache_megabytes
         self._options = options
         self._directory: tempfile.TemporaryDirectory[str] | None = None
@@ -102,7 +102,7 @@ class RealRethinkDB:
                     "--no-update-check",
                     *("--bind", _HOST),
                     *("--driver-port", str(self.port)),
-                    *("--cluster-port", str(self._cluster_port)),
+                    *("--cluster-port", str(self.cluster_port)),
                     *("--directory", str(data)),
                     *("--cache-size", str(self._cache_megabytes)),
                     *self._options,
