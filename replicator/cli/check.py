@@ -128,34 +128,59 @@ def _settings_words(settings: Settings) -> str:
 
 
 def _source(settings: Settings, found: list[TableName]) -> Iterator[Finding]:
-    """Test RethinkDB; add the tables of whole databases to ``found``."""
-    url = settings.rethinkdb.url
+    """Test each host of RethinkDB; add the tables of whole databases to ``found``.
 
-    def tables_words(rethinkdb: source.SourceCheck, database: str) -> str:
+    The tables are looked at where a host answers first, and recognised at the others.
+    """
+    url = settings.rethinkdb.url
+    server = rethinkdb_server(settings)
+    tables: dict[TableName, str] | None = None
+
+    def words(rethinkdb: source.SourceCheck, host: HostPort) -> str:
+        at = url if len(url.hosts) == 1 else host
+        said = f"{rethinkdb.server()} answers user {url.user!r} at {at}"
+        rethinkdb.require_same(tables or {})
+        return said
+
+    for host in url.hosts:
+        part = "rethinkdb" if len(url.hosts) == 1 else f"rethinkdb {host}"
+        try:
+            with source.connected(server._replace(hosts=[host])) as rethinkdb:
+                yield _attempt(part, words, rethinkdb, host)
+                if tables is None:
+                    tables = {}
+                    yield from _tables(settings, rethinkdb, found, tables)
+        except ReplicatorError as err:
+            yield _failure(part, err)
+
+
+def _tables(
+    settings: Settings,
+    rethinkdb: source.SourceCheck,
+    found: list[TableName],
+    ids: dict[TableName, str],
+) -> Iterator[Finding]:
+    """Look at each table; keep the ids of those that can be read."""
+
+    def tables_words(database: str) -> str:
         names = rethinkdb.tables(database)
         found.extend(name for name in names if name not in found)
         if not names:
             return "none yet; each is replicated as soon as it is created"
         return f"{len(names)} now: {', '.join(name.table for name in names)}"
 
-    def table_words(rethinkdb: source.SourceCheck, name: TableName) -> str:
+    def table_words(name: TableName) -> str:
         fields = FieldRules()
         if (table := settings.table(name)) is not None:
             fields = FieldRules(table.include_fields, table.exclude_fields)
-        return f"can be read; its primary key is {rethinkdb.table(name, fields)!r}"
+        facts = rethinkdb.table(name, fields)
+        ids[name] = facts.id
+        return f"can be read; its primary key is {facts.primary_key!r}"
 
-    try:
-        with source.connected(rethinkdb_server(settings)) as rethinkdb:
-            yield _attempt(
-                "rethinkdb",
-                lambda: f"server {rethinkdb.server()!r} answers user {url.user!r} at {url}",
-            )
-            for database in settings.databases:
-                yield _attempt(f"tables {database}.*", tables_words, rethinkdb, database)
-            for name in found:
-                yield _attempt(f"table {name}", table_words, rethinkdb, name)
-    except ReplicatorError as err:
-        yield _failure("rethinkdb", err)
+    for database in settings.databases:
+        yield _attempt(f"tables {database}.*", tables_words, database)
+    for name in found:
+        yield _attempt(f"table {name}", table_words, name)
 
 
 def _broker(settings: Settings, found: Sequence[TableName]) -> Iterator[Finding]:

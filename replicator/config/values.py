@@ -134,4 +134,6 @@ def check_table_name(name: str) -> str:
         raise ValueError(
             "must be DATABASE.TABLE or DATABASE.*, in letters a-z and A-Z, digits, _ and -"
         )
+    if name == "rethinkdb.*":
+        raise ValueError("names RethinkDB's own database, whose tables are not listed")
     return name

@@ -171,6 +171,7 @@ class Discovery:
         self._was_open = False
         self._present = frozenset(known)
         self._away: dict[TableName, _Away] = {}
+        self._missing: frozenset[str] = frozenset()
         self._list_at = 0.0
         self._losses = WarnOnce(self._log, "the list of tables is lost, reading it again")
         self._is_waiting = False
@@ -232,11 +233,24 @@ class Discovery:
         self._list_at = now + _LIST_EVERY_SECONDS
         found = frozenset(name for name in tables.names() if name.database in self._databases)
         is_missed = not self._present <= found
-        self._look(found, tables.databases() if is_missed else self._databases, now)
+        has_empty = not self._databases <= {name.database for name in found}
+        databases = tables.databases() if is_missed or has_empty else self._databases
+        self._warn_of_missing(self._databases - databases)
+        self._look(found, databases, now)
         self._turned(is_current=True)
         return True
 
-    def _look(self, found: frozenset[TableName], databases: Collection[str], now: float) -> None:
+    def _warn_of_missing(self, missing: frozenset[str]) -> None:
+        """Log each database that does not exist, once until it does."""
+        for database in sorted(missing - self._missing):
+            self._log.warning(
+                "there is no such database, waiting for it",
+                database=database,
+                hint="check --table and tables[].name, or create the database",
+            )
+        self._missing = missing
+
+    def _look(self, found: frozenset[TableName], databases: frozenset[str], now: float) -> None:
         # Other tables of these are listed: the server that answers knows the database.
         known = {name.database for name in found if name.database in databases}
         away = self._present - found

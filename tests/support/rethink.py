@@ -89,29 +89,34 @@ class RealRethinkDB:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
-        program = find_rethinkdb()
-        assert program is not None, "the program rethinkdb is not on PATH"
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="replicator-rethinkdb-")
-        data = Path(self._directory.name) / "data"
         with (Path(self._directory.name) / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    program,
-                    "--no-http-admin",
-                    "--no-update-check",
-                    *("--bind", _HOST),
-                    *("--driver-port", str(self.port)),
-                    *("--cluster-port", str(self.cluster_port)),
-                    *("--directory", str(data)),
-                    *("--cache-size", str(self._cache_megabytes)),
-                    *self._options,
-                ],
+                self._command(Path(self._directory.name)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         wait_until(self._answers, _START_SECONDS, "the start of RethinkDB")
+
+    def _command(self, directory: Path) -> list[str]:
+        return [
+            *self._serving(),
+            "--no-update-check",
+            *("--directory", str(directory / "data")),
+            *("--cache-size", str(self._cache_megabytes)),
+            *self._options,
+        ]
+
+    def _serving(self, *mode: str) -> list[str]:
+        program = find_rethinkdb()
+        assert program is not None, "the program rethinkdb is not on PATH"
+        return [
+            *(program, *mode, "--no-http-admin", "--bind", _HOST),
+            *("--driver-port", str(self.port)),
+            *("--cluster-port", str(self.cluster_port)),
+        ]
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -167,3 +172,16 @@ class RealRethinkDB:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class RethinkDBProxy(RealRethinkDB):
+    """A process without data of its own that passes queries on to a server (`rethinkdb proxy`)."""
+
+    def __init__(self, server: RealRethinkDB) -> None:
+        """Prepare a proxy of a server that runs."""
+        super().__init__()
+        self._server = server
+
+    def _command(self, directory: Path) -> list[str]:
+        del directory
+        return [*self._serving("proxy"), *("--join", f"{_HOST}:{self._server.cluster_port}")]

@@ -85,6 +85,22 @@ def test_the_first_list_is_told_whatever_the_feed_says() -> None:
     assert bench.discovery.status.is_current
 
 
+def test_a_database_that_does_not_exist_is_warned_of_once_until_it_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    bench = Bench()
+    bench.tables.known = frozenset({"blog"})
+    bench.step(OTHER)
+    bench.step(OTHER, after=60)
+    assert "".join(capfd.readouterr()).count("there is no such database") == 1
+    bench.tables.known = frozenset({"shop", "blog"})
+    bench.step(OTHER, after=60)
+    assert "no such database" not in "".join(capfd.readouterr())
+    bench.tables.known = frozenset({"blog"})
+    bench.step(OTHER, after=60)
+    assert "".join(capfd.readouterr()).count("there is no such database") == 1
+
+
 def test_a_quiet_feed_leaves_the_list_alone_for_half_a_minute() -> None:
     bench = Bench()
     bench.step(A)
