@@ -5,14 +5,19 @@ what the program does: `PermanentError` ends ``replicator`` at start with exit s
 retried slowly at run time; `TransientError` is retried with backoff for ever.
 """
 
+from replicator.descriptors import hint_of_exhaustion
+
 
 class ReplicatorError(Exception):
     """Base of all errors that a user may see; ``hint`` says what to do next."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep the one-line message and the hint, which the command line prints below it."""
+        """Keep the one-line message and the hint, which the command line prints below it.
+
+        Whatever a process without descriptors fails at, the hint is about the descriptors.
+        """
         super().__init__(message)
-        self.hint = hint
+        self.hint = hint_of_exhaustion(message) or hint
 
 
 class PermanentError(ReplicatorError):

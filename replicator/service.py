@@ -24,6 +24,7 @@ from typing import Final
 from replicator import __version__
 from replicator.composition import Worker, publication, rabbitmq_broker
 from replicator.config import Settings
+from replicator.descriptors import raise_limit
 from replicator.domain.feed import Feed
 from replicator.domain.routing import HINT_OF_SHARED_KEYS
 from replicator.errors import PermanentError, ReplicatorError, WorkerDied
@@ -74,6 +75,7 @@ class Service:
             PermanentError: a setting, a permission or the outbox is wrong: exit status 2.
             ReplicatorError: a part ended that must not end: exit status 1.
         """
+        raise_limit()
         with self._database.exclusively():
             self._build()
             self._start()

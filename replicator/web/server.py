@@ -8,6 +8,7 @@ connections there are and how long each may last, which is for one request.
 """
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -22,6 +23,7 @@ from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnec
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
+from replicator import descriptors
 from replicator.errors import SettingsInvalid
 from replicator.web.facts import Facts
 from replicator.web.page import PAGE_POLICY, render_page
@@ -157,6 +159,19 @@ def listening(host: str, port: int) -> socket.socket:
         ) from err
 
 
+class _Listening(socket.socket):
+    """A listening socket that takes a connection in even when the process has too much open."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as err:
+            if err.errno != errno.EMFILE:
+                raise
+        with descriptors.reserve():
+            return super().accept()
+
+
 class WebServer(TCPServer, httputil.HTTPServerConnectionDelegate):
     """Serves until shut down; `run` is its thread."""
 
@@ -174,7 +189,7 @@ class WebServer(TCPServer, httputil.HTTPServerConnectionDelegate):
             no_keep_alive=True, max_header_size=MAX_HEADER_BYTES, max_body_size=MAX_BODY_BYTES
         )
         self._is_shut = threading.Event()
-        self._socket = listening(host, port)
+        self._socket = _Listening(fileno=listening(host, port).detach())
         self._socket.settimeout(0.0)
         self.port: Final[int] = self._socket.getsockname()[1]
 
