@@ -166,15 +166,16 @@ def test_renaming_a_table_keeps_its_feeds(conn: Any, table: Any, db_name: str) -
 def test_a_feed_stays_with_its_table_while_another_takes_the_name(
     conn: Any, table: Any, db_name: str
 ) -> None:
-    before = table.info()["id"].run(conn)
+    before = table.status()["id"].run(conn)
+    assert before == table.info()["id"].run(conn)
     feed = table.changes().run(conn)
     r.db(db_name).table_create("new").run(conn)
     config = r.db("rethinkdb").table("table_config").filter({"db": db_name})
     config.filter({"name": "things"}).update({"name": "old"}).run(conn)
     with pytest.raises(ReqlOpFailedError, match="does not exist"):
-        table.info().run(conn)
+        table.status().run(conn)
     config.filter({"name": "new"}).update({"name": "things"}).run(conn)
-    assert table.info()["id"].run(conn) != before
+    assert table.status()["id"].run(conn) != before
     table.insert({"id": "of the new"}).run(conn)
     r.db(db_name).table("old").insert({"id": "of the old"}).run(conn)
     assert take(feed, 1) == [{"old_val": None, "new_val": {"id": "of the old"}}]

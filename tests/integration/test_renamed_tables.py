@@ -66,6 +66,31 @@ def test_a_table_that_is_replaced_by_renaming_is_compared_with_the_old_one(
         assert gap == ("aborted", 1, 1, 1)
 
 
+def test_a_table_that_took_the_name_while_nothing_ran_is_compared_at_the_start(
+    replicator: ReplicatorProcess, vhost: str, connection: Any, database: str
+) -> None:
+    r.db(database).table("mytable").insert([{"id": "gone"}, {"id": "same"}]).run(connection)
+    with Consumer(vhost) as consumer:
+        replicator.start_and_wait()
+        consumer.wait_for(lambda it: len(it.documents("mytable")) == 2, _SECONDS)
+        assert replicator.terminate() == 0
+        # The table that takes the name has another primary key too.
+        r.db(database).table_create("mytable_new", primary_key="key").run(connection)
+        r.db(database).table("mytable_new").wait().run(connection)
+        documents = [{"key": "new", "id": 1}, {"key": "same", "id": 2}]
+        r.db(database).table("mytable_new").insert(documents).run(connection)
+        rename(connection, database, "mytable", "mytable_old")
+        rename(connection, database, "mytable_new", "mytable")
+        replicator.start_and_wait()
+        consumer.wait_for(lambda it: len(it.history) == 5, _SECONDS)
+    found = [(each.op, each.old_val, each.new_val) for each in consumer.history[2:]]
+    assert sorted(found, key=str) == [
+        ("create", None, {"key": "new", "id": 1}),
+        ("delete", {"id": "gone"}, None),
+        ("update", None, {"key": "same", "id": 2}),
+    ]
+
+
 def _gap(replicator: ReplicatorProcess, table: str) -> tuple[str, int, int, int] | None:
     rows = [json.loads(row) for row in replicator.run("feed", "gaps", "--json").stdout.splitlines()]
     closed = [row for row in rows if row["table"] == table and row["to"] is not None]

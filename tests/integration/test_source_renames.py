@@ -162,3 +162,11 @@ def test_a_table_that_takes_the_name_while_a_feed_is_opened_is_not_taken_for_it(
         assert "another table now" in reader.closed[0].error
     assert len(reader.opened) == 1
     assert reader.opened[0].table_id == table.info()["id"].run(driver)
+
+
+def test_a_system_table_can_be_followed_and_is_never_another(server: RethinkServer) -> None:
+    with RunningReader(server_of(server), TableName("rethinkdb", "users")) as reader:
+        reader.wait_until_ready()
+        pinged = reader.reader.complete_at
+        wait_until(lambda: reader.reader.complete_at > pinged, 20, "an answer to a ping")
+        assert reader.closed == []
