@@ -167,7 +167,7 @@ def test_a_feed_stays_with_its_table_while_another_takes_the_name(
     conn: Any, table: Any, db_name: str
 ) -> None:
     before = table.status()["id"].run(conn)
-    assert before == table.info()["id"].run(conn)
+    assert before == table.info()["id"].run(conn) == table.config()["id"].run(conn)
     feed = table.changes().run(conn)
     r.db(db_name).table_create("new").run(conn)
     config = r.db("rethinkdb").table("table_config").filter({"db": db_name})

@@ -65,6 +65,21 @@ def test_the_table_that_takes_the_name_is_followed(
         assert set(reader.documents()) == {'"new"', '"newer"'}
 
 
+def test_permission_to_read_is_all_that_it_takes(
+    server: RethinkServer, name: TableName, driver: Any, user: str
+) -> None:
+    """The tests above ask as an administrator, who gets another answer."""
+    r.db(name.database).grant(user, {"read": True}).run(driver)
+    make(driver, name.database, "next", "new")
+    with RunningReader(server_of(server, user=user, password="secret"), name) as reader:
+        reader.wait_until_ready()
+        rename(driver, name.database, name.table, "before")
+        rename(driver, name.database, "next", name.table)
+        assert "another table now" in reader.wait_until_closed().error
+        reader.wait_until_ready(2)
+        assert reader.documents() == {'"new"': {"id": "new"}}
+
+
 def test_two_tables_that_swap_their_names_are_both_followed(
     server: RethinkServer, name: TableName, table: Any, driver: Any
 ) -> None:
