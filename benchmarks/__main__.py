@@ -59,8 +59,10 @@ def main() -> None:
 
 
 def _measure(work: Work, run: Run) -> dict[str, Any]:
+    title = f"{work.title}, RabbitMQ {run.servers.rabbitmq_version}"
     if run.scale != 1:
-        work = work._replace(title=f"{work.title}, times {run.scale:g}")
+        title += f", times {run.scale:g}"
+    work = work._replace(title=title)
     print(f"\n{work.name}: {work.title}; about {work.minutes:g} minutes when full", flush=True)
     started = time.monotonic()
     measurements = list(work.measure(run))

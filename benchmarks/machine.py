@@ -26,7 +26,7 @@ def facts(servers: Servers) -> dict[str, Any]:
         "python": platform.python_version(),
         "node": _node(),
         "rethinkdb": f"{_rethinkdb(servers)} ({servers.rethinkdb_kind})",
-        "rabbitmq": servers.rabbitmq.ctl("version").strip(),
+        "rabbitmq": servers.rabbitmq_version,
         "replicator": replicator.__version__,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "npm_packages": npm.PACKAGES if npm.node() else {},

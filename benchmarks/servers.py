@@ -22,6 +22,10 @@ class Servers:
     rabbitmq: PrivateRabbitMQ
 
     @property
+    def rabbitmq_version(self) -> str:
+        return ".".join(map(str, self.rabbitmq.version))
+
+    @property
     def rethinkdb_port(self) -> int:
         return urlsplit(self.rethinkdb_url).port or 28015
 
@@ -39,6 +43,8 @@ def servers(rabbitmq_args: str = "") -> Iterator[Servers]:
         else:
             url, kind = stack.enter_context(EmbeddedRethinkDB()).url, "embedded, not the real one"
         rabbitmq = stack.enter_context(PrivateRabbitMQ(erl_args=rabbitmq_args))
+        found = Servers(url, kind, pid, rabbitmq)
         rabbitmq_kind = ", ".join(filter(None, ("real", "private", rabbitmq_args)))
+        rabbitmq_kind = f"{found.rabbitmq_version}, {rabbitmq_kind}"
         print(f"servers: RethinkDB ({kind}), RabbitMQ ({rabbitmq_kind})", flush=True)
-        yield Servers(url, kind, pid, rabbitmq)
+        yield found

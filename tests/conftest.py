@@ -38,7 +38,8 @@ def rabbitmq() -> Iterator[PrivateRabbitMQ]:
             raise ServerMissing(text, hint="apt-get install rabbitmq-server")
         pytest.skip(text)
     with PrivateRabbitMQ() as node:
-        USED.add("RabbitMQ: real, a private node")
+        version = ".".join(map(str, node.version))
+        USED.add(f"RabbitMQ: real {version}, a private node")
         yield node
 
 

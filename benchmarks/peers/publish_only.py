@@ -2,7 +2,7 @@
 
 Persistent, mandatory, confirmed, with a window of unconfirmed messages as large as this project's.
 Starts at the first line on standard input.
-Usage: publish_only.py RABBITMQ_URL EXCHANGE ROUTING_KEY COUNT BYTES [WINDOW]
+Usage: publish_only.py RABBITMQ_URL EXCHANGE ROUTING_KEY COUNT BYTES [WINDOW [MESSAGE_ID]]
 """
 
 import json
@@ -13,7 +13,9 @@ import pika
 url, exchange, routing_key, count, size = sys.argv[1:6]
 window = int(sys.argv[6]) if len(sys.argv) > 6 else 5000
 properties = pika.BasicProperties(
-    content_type="application/json", delivery_mode=pika.DeliveryMode.Persistent.value
+    content_type="application/json",
+    delivery_mode=pika.DeliveryMode.Persistent.value,
+    message_id=sys.argv[7] if len(sys.argv) > 7 else None,
 )
 
 

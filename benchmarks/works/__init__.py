@@ -5,6 +5,7 @@ from benchmarks.works import (
     drain,
     growth,
     live,
+    properties,
     resources,
     snapshot,
     tables,
@@ -27,5 +28,5 @@ WORKS = {
         growth.GROWTH,
     )
 }
-# Only if they are named: they need another version to compare with.
-COMPARISONS = {work.name: work for work in (versions.DRAIN, versions.LIVE)}
+# Only if they are named: they need another version to compare with, or ask about the broker alone.
+COMPARISONS = {work.name: work for work in (versions.DRAIN, versions.LIVE, properties.PROPERTIES)}

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,7 +29,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from replicator.errors import ReplicatorError, ServerMissing
-from replicator_sandbox.host import accepts, find_rabbitmq, free_port
+from replicator_sandbox.host import RabbitMQPrograms, accepts, find_rabbitmq, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -58,6 +59,17 @@ class TlsFiles:
     key: Path
 
 
+def run_epmd(programs: RabbitMQPrograms, port: int) -> subprocess.Popen[bytes]:
+    """Start the port mapper of nodes. In the foreground: one that a node starts stays for ever."""
+    return subprocess.Popen(
+        [*programs.of_erlang("epmd"), "-address", "127.0.0.1", "-port", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 class PrivateRabbitMQ:
     """One node: start, stop, kill, pause, and start again with its data kept.
 
@@ -84,18 +96,18 @@ class PrivateRabbitMQ:
         Raises:
             ServerMissing: RabbitMQ is not installed.
         """
-        script, epmd = find_rabbitmq(), shutil.which("epmd")
-        if script is None or epmd is None or shutil.which("erl") is None:
+        programs = find_rabbitmq()
+        if programs is None:
             raise ServerMissing(
                 "RabbitMQ's server is not installed here", hint="apt-get install rabbitmq-server"
             )
-        self._script = script
-        self._epmd_program = epmd
+        self.programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="replicator-rabbitmq-"))
         self.port = free_port()
         self.tls_port = free_port() if tls is not None else None
         self._epmd_port = free_port()
         self._dist_port = free_port()
+        self._ctl_port = free_port()
         self._node = f"replicator-{secrets.token_hex(4)}@localhost"
         self._beam: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -139,6 +151,13 @@ class PrivateRabbitMQ:
         return self.directory / "log" / "rabbit.log"
 
     @property
+    def version(self) -> tuple[int, ...]:
+        """Which RabbitMQ it is, such as ``(4, 0, 5)``; it has been started."""
+        found = re.search(r"Starting RabbitMQ ([\d.]+)", self.log.read_text(encoding="utf-8"))
+        assert found is not None, "it has not been started"
+        return tuple(map(int, found[1].split(".")))
+
+    @property
     def pid(self) -> int | None:
         """The server's process, while it runs."""
         return self._beam.pid if self.is_running and self._beam is not None else None
@@ -165,7 +184,7 @@ class PrivateRabbitMQ:
         self._start_epmd()
         with (self.directory / "output.log").open("ab") as output:
             self._beam = subprocess.Popen(
-                [str(self._script)],
+                self.programs.script("rabbitmq-server"),
                 env=self._environment(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -224,22 +243,33 @@ class PrivateRabbitMQ:
         """Run ``rabbitmqctl`` against this node and return what it prints.
 
         Raises:
-            RabbitMQFailed: The command failed, with this message.
+            RabbitMQFailed: The command failed, with this message, or gave no answer in time.
         """
-        done = subprocess.run(
-            [str(self._script.parent / "rabbitmqctl"), "--quiet", *arguments],
+        # By counting its arguments, the script of RabbitMQ 4.0 finds out whether a command reads
+        # its standard input; with --quiet it would get none, and wait for it.
+        quiet = ["--quiet"] if stdin is None else []
+        with subprocess.Popen(
+            [*self.programs.script("rabbitmqctl"), *quiet, *arguments],
             env=self._environment(),
             cwd=self.directory,
-            input=stdin if stdin is not None else "",
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=CTL_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            message = (done.stderr or done.stdout).strip()
-            raise RabbitMQFailed(f"rabbitmqctl {arguments[0]} failed: {message}")
-        return done.stdout
+            start_new_session=True,
+        ) as process:
+            try:
+                out, errors = process.communicate(stdin or "", CTL_SECONDS)
+            except BaseException as err:
+                # The script's children too: an Erlang VM that is left behind keeps its port.
+                os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(err, subprocess.TimeoutExpired):
+                    raise
+                text = f"rabbitmqctl {arguments[0]} gave no answer in {CTL_SECONDS:g} seconds"
+                raise RabbitMQFailed(text) from err
+        if process.returncode != 0:
+            raise RabbitMQFailed(f"rabbitmqctl {arguments[0]} failed: {(errors or out).strip()}")
+        return out
 
     def block(self) -> None:
         """Raise the memory alarm: RabbitMQ stops reading from whoever publishes."""
@@ -255,14 +285,21 @@ class PrivateRabbitMQ:
 
     def add_vhost(self, name: str) -> str:
         """Make a virtual host that guest may use; returns its URL. Safe to repeat."""
-        anything = {"configure": ".*", "write": ".*", "read": ".*"}
-        definitions = {
-            "vhosts": [{"name": name}],
-            "permissions": [{"user": "guest", "vhost": name, **anything}],
-        }
-        # Definitions do in one command what add_vhost and set_permissions do in two.
-        self.ctl("import_definitions", stdin=json.dumps(definitions))
+        self.add_vhosts([name])
         return self.url_of(name)
+
+    def add_vhosts(self, names: Sequence[str]) -> None:
+        """Make virtual hosts that guest may use, by one command. Safe to repeat."""
+        anything = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+        definitions = {
+            "vhosts": [{"name": name} for name in names],
+            "permissions": [{"vhost": name, **anything} for name in names],
+        }
+        # In a file: the script of RabbitMQ 4.0 gives this command no standard input.
+        with tempfile.NamedTemporaryFile("w", dir=self.directory, suffix=".json") as file:
+            json.dump(definitions, file)
+            file.flush()
+            self.ctl("import_definitions", file.name)
 
     def list_queues(self, virtual_host: str = "/") -> dict[str, int]:
         """Return the number of messages in each queue."""
@@ -317,6 +354,9 @@ class PrivateRabbitMQ:
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
+            # Several commands at a time; by default all nodes of a machine share eleven ports.
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self._ctl_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self._ctl_port + 10),
             "RABBITMQ_CONF_ENV_FILE": str(place / "env.conf"),
             "RABBITMQ_CONFIG_FILE": str(place / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(place / "conf.d"),
@@ -336,14 +376,7 @@ class PrivateRabbitMQ:
         }
 
     def _start_epmd(self) -> None:
-        # In the foreground: an epmd that the Erlang VM starts becomes a daemon and stays.
-        self._epmd = subprocess.Popen(
-            [self._epmd_program, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._epmd = run_epmd(self.programs, self._epmd_port)
         if not self._wait(lambda: accepts(self._epmd_port), START_SECONDS):
             raise RabbitMQFailed("epmd did not start", hint="is the loopback interface up?")
 

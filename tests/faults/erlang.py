@@ -39,7 +39,8 @@ class ErlangShell:
         self._node = node._node
         self._process = subprocess.Popen(
             [
-                *("erl", "-noshell", "-hidden", "-start_epmd", "false"),
+                *node.programs.of_erlang("erl"),
+                *("-noshell", "-hidden", "-start_epmd", "false"),
                 *("+S", "1:1", "+sbwt", "none"),
                 *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
                 *("-sname", f"shell-{self._node}", "-eval", _LOOP),

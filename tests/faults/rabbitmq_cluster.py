@@ -1,13 +1,11 @@
 """Three RabbitMQ nodes on one machine, joined, with an operator's shell inside of them."""
 
 import secrets
-import shutil
-import subprocess
 from typing import Self
 from urllib.parse import quote
 
-from replicator_sandbox.host import free_port
-from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed
+from replicator_sandbox.host import find_rabbitmq, free_port
+from replicator_sandbox.rabbitmq import PrivateRabbitMQ, RabbitMQFailed, run_epmd
 
 from tests.faults.at_once import at_once
 from tests.faults.erlang import ErlangShell, OrderFailed
@@ -47,21 +45,15 @@ class RabbitMQCluster:
 
     def __init__(self) -> None:
         self._epmd_port = free_port()
-        self._epmd: subprocess.Popen[bytes] | None = None
+        programs = find_rabbitmq()
+        assert programs is not None, "rabbitmq-server is not installed"
+        # Not a node's: nodes come and go.
+        self._epmd = run_epmd(programs, self._epmd_port)
         self._cookie = secrets.token_hex(16)
         self._shell: ErlangShell | None = None
         self.nodes: list[_Node] = []
 
     def __enter__(self) -> Self:
-        epmd = shutil.which("epmd")
-        assert epmd is not None, "there is no epmd program on PATH"
-        # In the foreground, and not a node's: nodes come and go.
-        self._epmd = subprocess.Popen(
-            [epmd, "-address", _HOST, "-port", str(self._epmd_port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         try:
             tag = secrets.token_hex(4)
             for number in range(SIZE):
@@ -88,10 +80,8 @@ class RabbitMQCluster:
             self._shell = None
         for node in self.nodes:
             node.close()
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait()
-            self._epmd = None
+        self._epmd.kill()
+        self._epmd.wait()
 
     def eval(self, expression: str, at: _Node) -> str:
         """Evaluate an Erlang expression on a node, as `ErlangShell.eval` does."""

@@ -80,12 +80,7 @@ class Cost(NamedTuple):
 def vhosts(rabbitmq: PrivateRabbitMQ) -> Iterator[str]:
     """Virtual hosts for all tests of this file, made by one command."""
     names = [f"v{uuid.uuid4().hex[:12]}" for _ in range(32)]
-    allowed = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
-    definitions = {
-        "vhosts": [{"name": name} for name in names],
-        "permissions": [{"vhost": name, **allowed} for name in names],
-    }
-    rabbitmq.ctl("import_definitions", stdin=json.dumps(definitions))
+    rabbitmq.add_vhosts(names)
     return iter(names)
 
 

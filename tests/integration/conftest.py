@@ -1,7 +1,6 @@
 """What the tests share: virtual hosts, RethinkDB of both kinds, a table, impatience."""
 
 import gc
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,12 +24,7 @@ def new_vhost(rabbitmq: PrivateRabbitMQ) -> Callable[[], str]:
     def take() -> str:
         if not ready:
             names = [f"v{uuid.uuid4().hex[:12]}" for _ in range(16)]
-            allowed = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
-            definitions = {
-                "vhosts": [{"name": name} for name in names],
-                "permissions": [{"vhost": name, **allowed} for name in names],
-            }
-            rabbitmq.ctl("import_definitions", stdin=json.dumps(definitions))
+            rabbitmq.add_vhosts(names)
             ready.extend(names)
         return rabbitmq.url_of(ready.pop())
 

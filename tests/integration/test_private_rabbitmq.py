@@ -20,6 +20,7 @@ from replicator.errors import ServerMissing
 from tests.support.consumer import Consumer
 from tests.support.proxy import TcpProxy
 from tests.support.tls import Certificates, make_certificates
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.skipif(
     find_rabbitmq() is None and "CI" not in os.environ, reason="no rabbitmq-server here"
@@ -183,6 +184,23 @@ def test_tls_shows_the_given_certificate(node: PrivateRabbitMQ, certificates: Ce
 def test_a_failing_command_tells_its_reason(node: PrivateRabbitMQ) -> None:
     with pytest.raises(RabbitMQFailed, match="nowhere"):
         node.ctl("delete_vhost", "nowhere")
+
+
+def test_a_command_without_an_answer_is_ended_with_its_children(
+    node: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq, "CTL_SECONDS", 3)
+
+    with pytest.raises(RabbitMQFailed, match="eval gave no answer in 3 seconds"):
+        node.ctl("eval", "timer:sleep(60000).")
+
+    wait_until(lambda: not any("rabbitmqctl" in each for each in processes_of(node.directory)))
+
+
+def test_a_command_reads_what_is_typed(node: PrivateRabbitMQ) -> None:
+    node.ctl("add_user", "typed", stdin="secret\n")
+
+    assert "Success" in node.ctl("authenticate_user", "typed", "secret")
 
 
 def test_a_node_that_cannot_start_tells_why_and_leaves_nothing() -> None:
