@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Which RabbitMQ 4 is tested; demo, tests and benchmarks run on RABBITMQ_HOME too, if it is set.
+RABBITMQ4 := $(or $(RABBITMQ_HOME),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replicator/rabbitmq4)
 
-.PHONY: help demo test test-quick test-pythons faults soak audit coverage check docs deploy-check format bench clean
+.PHONY: help demo test test-quick test-pythons test-rabbitmq4 faults soak audit coverage check docs deploy-check format bench clean
 help: ## Show this help.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.run: requirements.txt pyproject.toml sandbox/pyproject.toml tools/venv.sh
 	@tools/venv.sh $(PYTHON) $(VENV) requirements.txt
@@ -32,6 +34,17 @@ test-quick: $(VENV)/.dev ## Run the tests that need no server.
 
 test-pythons: ## Run test-quick on the promised Pythons besides the one of make test.
 	@tools/test-pythons.sh $(PYTHON)
+
+test-rabbitmq4: $(VENV)/.dev ## Run what concerns RabbitMQ on a RabbitMQ 4, with short faults.
+	@[ -n "$(RABBITMQ_HOME)" ] || tools/rabbitmq4.sh "$(RABBITMQ4)"
+	@# Of the faults: clusters, a sick node, kills around a publication, one random run of two lanes.
+	@RABBITMQ_HOME="$(RABBITMQ4)" $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	    --ignore-glob='*/test_source_*' --ignore-glob='*/test_page_*' --ignore-glob='*/test_web_*' \
+	    --ignore-glob='*/test_fuzz_*' --ignore-glob='*/test_rethinkdb_*' \
+	    --ignore-glob='*/test_pipeline_*' --ignore-glob='*/test_checker.py' \
+	    --ignore-glob='*/test_outbox_*' --ignore-glob='*/test_odd_*' \
+	    -k "(not crash_points or write or confirmed) and (not random_faults or 104)" \
+	    tests/integration tests/acceptance tests/faults
 
 faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 runs the long campaign.
 	@RABBITMQ_URL= tools/rabbitmq.sh
@@ -72,10 +85,10 @@ format: $(VENV)/.dev ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## Compare with other programs; WORK="drain live" selects, ROUNDS=3, SCALE=1.
+bench: $(VENV)/.bench ## Compare with other programs; WORK="drain live" selects, ROUNDS=3, SCALE=1, OUTPUT.
 	@RABBITMQ_URL= tools/rabbitmq.sh
 	$(BIN)/python -m benchmarks $(WORK) --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) \
-		--rabbitmq-args="$(RABBITMQ_ARGS)"
+		$(if $(OUTPUT),--output $(OUTPUT)) --rabbitmq-args="$(RABBITMQ_ARGS)"
 
 clean: ## Remove everything that make has created.
 	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -50,7 +50,7 @@ def find_rabbitmq() -> RabbitMQPrograms | None:
     ``bin/rabbitmq-server``, or a Debian's root directory (`tools/rabbitmq4.sh` makes one).
 
     Raises:
-        ServerMissing: RABBITMQ_HOME is set, and there is no RabbitMQ.
+        ServerMissing: RABBITMQ_HOME is set, and there is no RabbitMQ that can be run.
     """
     if home := os.environ.get(HOME):
         return _at_home(Path(home).absolute())
@@ -69,7 +69,7 @@ def _at_home(home: Path) -> RabbitMQPrograms:
     for place in (home / "sbin", home / "bin"):
         if _has_scripts(place):
             return RabbitMQPrograms(place)
-    if _has_scripts(home / "usr/lib/rabbitmq/bin"):
+    if _has_scripts(home / "usr/lib/rabbitmq/bin") and shutil.which("unshare"):
         # Its /usr becomes this machine's, for this one process and its children: its programs
         # have the libraries that they were built for, and everything else stays where it is. The
         # mount ends with them, and it is not in the tree: nothing can be left behind.
@@ -82,8 +82,8 @@ def _at_home(home: Path) -> RabbitMQPrograms:
             ),
         )
     raise ServerMissing(
-        f"{HOME}={home}: there is no RabbitMQ",
-        hint="name a directory that has sbin/rabbitmq-server, or a Debian's root directory",
+        f"{HOME}={home}: there is no RabbitMQ that can be run",
+        hint="name a directory that has sbin/rabbitmq-server, or (on Linux) a Debian's root",
     )
 
 

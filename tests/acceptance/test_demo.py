@@ -116,7 +116,7 @@ def test_given_servers_are_used_and_left_as_they_were(
 
 
 def test_without_rabbitmq_it_says_what_to_do(short_path: Path) -> None:
-    with demo(short_path, PATH=str(short_path)) as process:
+    with demo(short_path, PATH=str(short_path), RABBITMQ_HOME="") as process:
         _, err = process.communicate(timeout=60)
 
     assert process.returncode == 1
