@@ -38,6 +38,7 @@ def table_settings(name: TableName, table: Table) -> TableSettings:
         keep_documents=table.keep_documents,
         is_baseline=table.initial == "baseline",
         envelope=table.envelope,
+        delete_limit=table.delete_guard,
     )
 
 

@@ -125,6 +125,10 @@ class EntryUnknown(ReplicatorError):
     """No entry has this id."""
 
 
+class NothingHeldBack(ReplicatorError):
+    """No deletes of this table are held back, or not the ones that were shown."""
+
+
 # The publisher: RabbitMQ.
 
 

@@ -144,6 +144,11 @@ class Metrics:
         self.feed_state = self._gauge(
             "feed_state", "1 for the state a feed is in", "table", "state"
         )
+        self.feed_guarded_deletes = self._gauge(
+            "feed_guarded_deletes",
+            "Deletes of a comparison that are held back until an operator accepts them",
+            "table",
+        )
         self.resyncs = self._counter(
             "resyncs", "Snapshots compared again, by what made it necessary", "table", "cause"
         )
@@ -193,6 +198,7 @@ class Metrics:
         for counter, labels in self._series_of(table):
             counter.labels(*labels)
         self.set_feed_state(table, FeedState.LOST)
+        self.feed_guarded_deletes.labels(table)
 
     def set_feed_state(self, table: str, state: FeedState) -> None:
         """Set the one state that a feed is in; cheap if it has not changed."""
@@ -207,6 +213,7 @@ class Metrics:
         self._states.pop(table, None)
         for each in FeedState:
             self.feed_state.remove(table, each.value)
+        self.feed_guarded_deletes.remove(table)
 
     def forget_table(self, table: str) -> None:
         """Remove all series of a table; if counted again, they start at zero."""

@@ -124,12 +124,15 @@ def history(
     config: options.ConfigFile = None,
     outbox: options.OutboxUrl = None,
 ) -> None:
-    """List what operators did: who redrove, parked or discarded what, and asked for a resync."""
+    """List what operators did: who redrove, parked or discarded what, or asked for a resync."""
     with options.database_from(config, outbox).reading() as connection:
         found = orders.newest(connection, limit=limit)
     output.print_rows(
         map(_order_facts, found),
-        ["at", "by", "did=action", "table", "#first entry", "#last entry", "op", "…key", "was"],
+        [
+            *("at", "by", "did=action", "table", "#first entry", "#last entry", "op", "…key"),
+            *("was", "#deletes"),
+        ],
         as_json=as_json,
         empty="no operator has changed anything",
     )
@@ -188,5 +191,5 @@ def _facts(action: Action, each: Changed, *, is_dry: bool) -> Facts:
 
 
 def _order_facts(order: Order) -> Facts:
-    keys = "id at action table first_entry last_entry entries op key captured_at was"
+    keys = "id at action table first_entry last_entry entries op key captured_at was deletes"
     return output.facts_of(order, keys) | {"by": order.actor}

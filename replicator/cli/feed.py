@@ -3,13 +3,20 @@
 import time
 from typing import Annotated
 
+import msgspec
 import typer
 
 from replicator.cli import naming, options, output, summary
 from replicator.cli.output import Facts
 from replicator.domain.instants import shown
+from replicator.domain.words import count
 from replicator.operators import listing
-from replicator.operators.feeds import request_resync, take_as_baseline
+from replicator.operators.feeds import (
+    accept_deletes,
+    held_back,
+    request_resync,
+    take_as_baseline,
+)
 from replicator.operators.listing import GapRow
 from replicator.web.facts import feed_facts
 
@@ -145,4 +152,53 @@ def baseline(
         output.note(
             "a replicator runs on this outbox now: stop it and give this command again, since a "
             "resync before the stop would use it up"
+        )
+
+
+@app.command(
+    "accept-deletes",
+    epilog="Example: replicator feed accept-deletes change_example.mytable --dry-run",
+)
+def accept(
+    table: naming.Table,
+    *,
+    is_sure: options.IsSure = False,
+    is_dry: options.IsDry = False,
+    as_json: options.AsJson = False,
+    config: options.ConfigFile = None,
+    outbox: options.OutboxUrl = None,
+) -> None:
+    """Let deletes go that the guard holds back (tables[].delete_guard). Asks first.
+
+    For a feed in the state `guarded`: its comparison found so many documents gone that the server
+    may be the wrong one. Accepts as many deletes as are held back now, and no more, for this
+    comparison or the next. --dry-run shows how many, and some of the documents. Who gave this
+    command is recorded.
+    """
+    database = options.database_from(config, outbox)
+    guard = held_back(database, table)
+    deletes = count(guard.deletes, "delete", "deletes")
+    if not as_json:
+        output.note(
+            f"{deletes} of {table}, found {shown(guard.at)}, when the index had "
+            f"{count(guard.documents, 'document', 'documents')}; the first of them:"
+        )
+        for key in guard.keys:
+            output.note(f"  {key}")
+    if not (is_sure or is_dry):
+        naming.ask(f"Publish {deletes} of {table}?")
+    if not is_dry:
+        accept_deletes(database, table, guard)
+    if as_json:
+        facts = output.facts_of(guard, "at deletes documents")
+        keys = [msgspec.Raw(key.encode()) for key in guard.keys]
+        output.print_object({"table": table, **facts, "keys": keys, "dry_run": is_dry})
+    elif is_dry:
+        output.say(f"{table}: {deletes} would be published")
+    elif database.user() is not None:
+        output.say(f"{table}: {deletes} are published from now on")
+    else:
+        output.say(
+            f"no replicator runs on this outbox: when one starts, it compares {table} again, and "
+            f"publishes up to {deletes}"
         )

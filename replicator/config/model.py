@@ -21,12 +21,14 @@ from replicator.config.servers import RabbitMQ, RethinkDB
 from replicator.config.values import (
     HostPort,
     check_table_name,
+    parse_delete_guard,
     parse_duration,
     parse_listen,
     parse_size,
     text,
 )
 from replicator.domain.field_path import FieldPath, parse_path, tree_of
+from replicator.domain.guard import DeleteLimit
 from replicator.domain.model import TableName, of_table
 from replicator.domain.routing import MAX_BYTES, RoutingKey, shared_keys
 from replicator.errors import SettingsInvalid
@@ -99,6 +101,11 @@ class Table(Section):
     """fields that RethinkDB leaves out before it sends a document; `card.number` is in `card`"""
     include_fields: FieldPaths = ()
     """the only fields that RethinkDB sends, with the primary key; not with `exclude_fields`"""
+    delete_guard: Annotated[DeleteLimit | None, BeforeValidator(parse_delete_guard)] = Field(
+        default="20%", validate_default=True
+    )
+    """a resync that would delete more holds its deletes back until an operator accepts them: a
+    share (and more than 1,000 documents), a number of documents, or `off`"""
     keep_documents: bool = False
     """keep a copy of each document in the outbox, so that messages of a resync have `old_val`"""
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
+from replicator.domain.guard import SHARE_APPLIES_ABOVE, DeleteLimit
 from replicator.domain.routing import MAX_BYTES
 
 # RethinkDB does not limit the length of a name (its name_string_t); the routing key does.
@@ -20,6 +21,8 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _MAX_DURATION = timedelta(days=365)  # threads cannot wait for more than some hundred years
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,9})?)\s*%", re.ASCII)
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([KMGT]i?B|B)?", re.ASCII | re.IGNORECASE)
 
 # With the separators that end a line in Unicode.
@@ -126,6 +129,21 @@ def parse_size(value: object) -> int:
     if not 1 <= size < 2**63:
         raise ValueError("must be a size such as 4GiB or 512MiB, or a number of bytes")
     return size
+
+
+def parse_delete_guard(value: object) -> DeleteLimit | None:
+    """Read ``20%``, a number of documents, or ``off``."""
+    given = str(value).strip().lower()
+    # As for `parse_listen`.
+    if given in {"off", "false"}:
+        return None
+    if share := _SHARE.fullmatch(given):
+        return DeleteLimit(SHARE_APPLIES_ABOVE, Fraction(share[1]) / 100)
+    if _NUMBER.fullmatch(given):
+        return DeleteLimit(int(given))
+    raise ValueError(
+        "must be a share below 100% such as 20%, a number of documents such as 5000, or off"
+    )
 
 
 def check_table_name(name: str) -> str:

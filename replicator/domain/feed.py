@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from replicator.domain.feed_state import FeedState
+from replicator.domain.guard import DEFAULT_LIMIT, DeleteLimit, Guard, Missing
 from replicator.domain.model import Cause, Count, Instant, TableName
 from replicator.domain.reconcile import SnapshotRules, TableRules
 from replicator.domain.seen_rows import SeenRows
@@ -32,8 +33,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     rules: SnapshotRules
     seen: SeenRows
     key_name: str  # the primary key of the documents that were in the index before
+    first_new_row: int  # rows of the index with lower ids were there before
     is_read: bool = False  # the feed said ready; the sweep looks for what was not seen
-    swept_to: str = ""  # the first key that the sweep has not looked at
+    missing: Missing = Missing()  # what was not seen, as far as it is counted
+    is_held: bool = False  # too much was not seen: the guard does not let it be deleted
+    swept_to: str | None = None  # the first key whose delete was not looked for; None: not begun
 
 
 MIXED: Final = ""
@@ -66,9 +70,11 @@ class Feed(msgspec.Struct, frozen=True):
     skipped: int = 0
     last_error: str | None = None
     last_error_at: int | None = None
+    guard: Guard | None = None  # what was held back, until a comparison is complete
     gap: Gap | None = None  # the latest; see `open_gap`
 
     # What only this process knows of it.
+    delete_limit: DeleteLimit | None = DEFAULT_LIMIT  # of the settings
     state_since: int = 0
     saved_at: int = 0  # when its progress was last worth a commit
     is_restarted: bool = True  # not opened yet by this process

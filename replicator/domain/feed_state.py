@@ -13,6 +13,7 @@ class FeedState(StrEnum):
 
     LOST = "lost"  # no changefeed is open
     INITIALIZING = "initializing"  # the snapshot is read and compared
+    GUARDED = "guarded"  # changes are captured, but too many deletes of the comparison wait
     READY = "ready"  # every change is captured as it happens
     PAUSED = "paused"  # the outbox is full; nothing is read
     DROPPED = "dropped"  # the table is gone and its deletes are captured
@@ -23,8 +24,11 @@ class FeedEvent(StrEnum):
 
     OPENED = "opened"
     COMPARED = "compared"  # the snapshot was read to its end, deletes found
+    GUARDED = "guarded"  # the snapshot was read; the guard does not let its deletes go
+    ACCEPTED = "accepted"  # an operator lets them go
     LOST = "lost"
     PAUSED = "paused"
+    RESUMED_GUARDED = "resumed guarded"
     RESUMED_SNAPSHOT = "resumed snapshot"
     RESUMED = "resumed"
     DROPPED = "dropped"
@@ -34,6 +38,13 @@ TRANSITIONS: Final[dict[tuple[FeedState, FeedEvent], FeedState]] = {
     (FeedState.LOST, FeedEvent.OPENED): FeedState.INITIALIZING,
     (FeedState.LOST, FeedEvent.LOST): FeedState.LOST,
     (FeedState.LOST, FeedEvent.DROPPED): FeedState.DROPPED,
+    (FeedState.LOST, FeedEvent.GUARDED): FeedState.GUARDED,  # of a table that was dropped
+    (FeedState.INITIALIZING, FeedEvent.GUARDED): FeedState.GUARDED,
+    (FeedState.INITIALIZING, FeedEvent.DROPPED): FeedState.DROPPED,
+    (FeedState.GUARDED, FeedEvent.ACCEPTED): FeedState.INITIALIZING,
+    (FeedState.GUARDED, FeedEvent.LOST): FeedState.LOST,
+    (FeedState.GUARDED, FeedEvent.PAUSED): FeedState.PAUSED,
+    (FeedState.PAUSED, FeedEvent.RESUMED_GUARDED): FeedState.GUARDED,
     (FeedState.INITIALIZING, FeedEvent.COMPARED): FeedState.READY,
     (FeedState.INITIALIZING, FeedEvent.LOST): FeedState.LOST,
     (FeedState.INITIALIZING, FeedEvent.PAUSED): FeedState.PAUSED,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from replicator.domain.feed_element import Change
+from replicator.domain.guard import DEFAULT_LIMIT, DeleteLimit
 from replicator.domain.model import Cause, TableName
 
 
@@ -56,6 +57,7 @@ class TableSettings(NamedTuple):
     keep_documents: bool
     is_baseline: bool
     envelope: str = "change"
+    delete_limit: DeleteLimit | None = DEFAULT_LIMIT  # None: off
 
 
 class TableFound(NamedTuple):

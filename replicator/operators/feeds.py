@@ -1,11 +1,14 @@
-"""What operators do to feeds (resync, baseline) and to the schema of the outbox (migrate)."""
+"""What operators do to feeds (resync, baseline, deletes) and to the outbox's schema (migrate)."""
 
-from sqlalchemy import update
+from msgspec.structs import replace
+from sqlalchemy import Connection, select, update
 
-from replicator.errors import OutboxOutdated
+from replicator.domain.guard import Guard
+from replicator.errors import NothingHeldBack, OutboxOutdated
 from replicator.operators.entries import patiently
 from replicator.operators.listing import feed_id
 from replicator.outbox import orders
+from replicator.outbox.feeds import read_guard, stored_guard
 from replicator.outbox.migrations import head
 from replicator.outbox.orders import Action
 from replicator.outbox.port import Database, Migrated
@@ -58,3 +61,55 @@ def request_resync(database: Database, table: str) -> None:
     """
     with database.writing() as connection:
         orders.record(connection, Action.RESYNC, [{"feed_id": feed_id(connection, table)}])
+
+
+def held_back(database: Database, table: str) -> Guard:
+    """Return what the guard holds back of a table.
+
+    Raises:
+        NothingHeldBack: nothing is.
+        TableUnusable: the outbox has no feed of this table.
+        see `Database.reading` for the rest.
+    """
+    with database.reading() as connection:
+        return _guard(connection, table)
+
+
+@patiently
+def accept_deletes(database: Database, table: str, shown: Guard) -> None:
+    """Let the deletes that are held back go, at most as many as the operator was shown.
+
+    For this comparison of the table or, if the feed is opened again before it goes on, for the
+    next. Recorded; safe to repeat.
+
+    Raises:
+        NothingHeldBack: nothing is held back any more, or more than was shown.
+        TableUnusable: the outbox has no feed of this table.
+        see `Database.writing` for the rest.
+    """
+    with database.writing() as connection:
+        guard = _guard(connection, table)
+        if guard.deletes > shown.deletes:
+            raise NothingHeldBack(
+                f"{guard.deletes:,} deletes of {table} are held back by now, not "
+                f"{shown.deletes:,}; nothing was changed",
+                hint="look again with --dry-run",
+            )
+        accepted = replace(guard, accepted=shown.deletes)
+        number = feed_id(connection, table)
+        connection.execute(
+            update(feeds).where(feeds.c.id == number).values(guard=stored_guard(accepted))
+        )
+        order = {"feed_id": number, "captured_at": guard.at, "deletes": shown.deletes}
+        orders.record(connection, Action.ACCEPT_DELETES, [order])
+
+
+def _guard(connection: Connection, table: str) -> Guard:
+    query = select(feeds.c.guard).where(feeds.c.id == feed_id(connection, table))
+    guard = read_guard(connection.execute(query).scalar())
+    if guard is None:
+        raise NothingHeldBack(
+            f"no deletes of {table} are held back",
+            hint="`replicator feed list` names the feeds that are guarded",
+        )
+    return guard

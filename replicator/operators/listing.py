@@ -296,6 +296,8 @@ def _feed(connection: Connection, mapping: Any) -> Feed:
         FeedState.DROPPED: row.alive_at,
     }
     kept = row.kept()
+    if kept["guard"] is not None:
+        since[FeedState.GUARDED] = kept["guard"].at
     return Feed(
         id=row.id,
         name=row.name,

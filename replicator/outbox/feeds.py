@@ -9,8 +9,9 @@ from sqlalchemy import Connection, select
 
 from replicator.domain.feed import Feed, Gap
 from replicator.domain.feed_state import FeedState
+from replicator.domain.guard import Guard
 from replicator.domain.model import Cause, TableName
-from replicator.outbox.records import Count, Instant, sound
+from replicator.outbox.records import Count, Instant, damaged, sound, sound_key
 from replicator.outbox.schema import feeds, gaps
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -37,6 +38,7 @@ class StoredFeed(msgspec.Struct, frozen=True):
     snapshot_documents: Count
     last_error: str | None
     last_error_at: Instant | None
+    guard: str | None
 
     @property
     def name(self) -> TableName:
@@ -61,6 +63,7 @@ class StoredFeed(msgspec.Struct, frozen=True):
             "skipped": self.skipped,
             "last_error": self.last_error,
             "last_error_at": self.last_error_at,
+            "guard": read_guard(self.guard),
         }
 
 
@@ -72,6 +75,7 @@ def read_row(mapping: Any) -> StoredFeed:
     """
     # SQLAlchemy's names are of its own class; a struct accepts only plain strings.
     (row,) = sound([{str(name): value for name, value in mapping.items()}], StoredFeed, feeds.name)
+    read_guard(row.guard)
     return row
 
 
@@ -93,7 +97,26 @@ def columns(feed: Feed) -> dict[str, object]:
         "skipped": feed.skipped,
         "last_error": feed.last_error,
         "last_error_at": feed.last_error_at,
+        "guard": stored_guard(feed.guard),
     }
+
+
+def stored_guard(guard: Guard | None) -> str | None:
+    """Return what was held back as its column has it."""
+    return None if guard is None else msgspec.json.encode(guard).decode()
+
+
+def read_guard(stored: str | None) -> Guard | None:
+    """Return what was held back, read from its column; raises what `read_row` does."""
+    if stored is None:
+        return None
+    try:
+        guard = msgspec.json.decode(stored, type=Guard)
+    except ValueError as err:
+        raise damaged(feeds.name, f"a guard is unreadable: {err}") from err
+    for key in guard.keys:
+        sound_key(key, feeds.name)
+    return guard
 
 
 def difference(before: Feed, after: Feed) -> dict[str, object]:

@@ -31,6 +31,7 @@ class Action(StrEnum):
     DISCARD = "discard"
     RESYNC = "resync"
     BASELINE = "baseline"
+    ACCEPT_DELETES = "accept-deletes"
 
 
 class Order(NamedTuple):
@@ -47,6 +48,7 @@ class Order(NamedTuple):
     op: Op | None
     captured_at: Instant | None
     was: str | None  # the state before
+    deletes: Count | None  # how many were accepted
     table: str | None = None  # of its feed, as database.table
 
     @property

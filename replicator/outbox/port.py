@@ -6,7 +6,8 @@ the connection that it gets, because every database has the tables of `replicato
 `replicator.outbox.opening` chooses the database by the URL.
 
 The store reads without a transaction, because nobody else writes the index, the gaps, or what it
-reads of feeds (a command may set ``absorb_changed``, which is read when a feed is registered).
+reads of feeds (a command may set ``absorb_changed`` and what it accepts of a ``guard``, which are
+read when a feed is registered).
 What it decides is one `Step`, which is committed whole or not at all. Commands, in other processes,
 change the states of entries, delete some, and append orders: that is why `Outbox.commit` returns
 what it found.
@@ -86,14 +87,22 @@ class Search(NamedTuple):
     seen: SeenRows
     start: str  # the first key to look at; the empty text sorts before every key
     max_rows: int  # the number of rows to look at
-    max_bytes: int  # with values: stop before the document that exceeds this, but return one
-    with_values: bool  # return digests and kept documents; otherwise digests are empty
+    max_bytes: int = 0  # with values: stop before the document that exceeds this, but return one
+    with_values: bool = False  # return digests and kept documents; otherwise digests are empty
 
 
 class UnseenPage(NamedTuple):
     """What such a search found, in the order of the keys."""
 
     rows: Mapping[str, Known]  # those that the snapshot has not seen, by key
+    next_start: str | None  # the first key after this part; None at the end of the index
+
+
+class UnseenCount(NamedTuple):
+    """How many documents of such a part were not seen, and how many it has."""
+
+    keys: Sequence[str]  # of those not seen, in their order; without those that are `DELETED`
+    documents: int  # all rows that were there before the snapshot began
     next_start: str | None  # the first key after this part; None at the end of the index
 
 
@@ -144,6 +153,15 @@ class Outbox(Protocol):
 
     def unseen(self, search: Search) -> UnseenPage:
         """Search some rows of a feed, in the order of their keys, for those not seen."""
+        ...
+
+    def count_unseen(self, search: Search, first_new_row: int) -> UnseenCount:
+        """Count some documents of a feed, in the order of their keys, and those not seen.
+
+        Args:
+            search: which; its ``max_bytes`` and ``with_values`` do not matter.
+            first_new_row: rows with this id and higher ones came after the snapshot began.
+        """
         ...
 
     def commit(self, step: Step) -> Committed:

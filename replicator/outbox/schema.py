@@ -75,6 +75,8 @@ feeds: Final = Table(
     Column("snapshot_documents", BigInteger, nullable=False, server_default=text("0")),
     Column("last_error", Text),
     Column("last_error_at", BigInteger),
+    # What the guard against mass deletion holds back, and how much of it an operator accepts: JSON.
+    Column("guard", Text),
     Index("uq_feeds_database_name", "database_name", "table_name", unique=True),
 )
 
@@ -146,4 +148,6 @@ operations: Final = Table(
     Column("op", String(6)),
     Column("captured_at", BigInteger),
     Column("was", String(7)),
+    # How many deletes were accepted; `captured_at` is when they were found.
+    Column("deletes", BigInteger),
 )

@@ -19,7 +19,7 @@ class Books:
         """Start with nothing counted."""
         self._metrics = metrics
         self._closed = ClosedTables(metrics)
-        self._shown_states: dict[int, str] = {}
+        self._shown: dict[int, tuple[str, int]] = {}
         self._counters: dict[str, Any] = {
             "captured": metrics.changes_captured,
             "repairs": metrics.resync_repairs,
@@ -41,7 +41,7 @@ class Books:
         metrics = self._metrics
         for feed in capture.found:
             self._closed.found(str(feed.name))
-            self._shown_states = {}  # its series start again, even in the same state
+            self._shown = {}  # its series start again, even in the same state
         for feed in capture.dropped:
             self._closed.closed(str(feed.name), capture.last_entry)
         for (name, *labels), count in capture.tally.items():
@@ -69,11 +69,16 @@ class Books:
         oldest = (self._oldest_pending or 0) if self.totals.pending else last_entry + 1
         self._closed.look(oldest)
 
-    def show_states(self, feeds: Mapping[int, Feed]) -> None:
-        """Bring the metric of feeds' states up to date."""
-        states = {feed_id: feed.state.value for feed_id, feed in feeds.items()}
-        if states == self._shown_states:
+    def show_feeds(self, feeds: Mapping[int, Feed]) -> None:
+        """Bring the metrics of where feeds stand up to date."""
+        shown = {
+            feed_id: (feed.state.value, feed.guard.deletes if feed.guard else 0)
+            for feed_id, feed in feeds.items()
+        }
+        if shown == self._shown:
             return
-        self._shown_states = states
+        self._shown = shown
         for feed in feeds.values():
+            _, held_back = shown[feed.id]
             self._metrics.set_feed_state(str(feed.name), feed.state)
+            self._metrics.feed_guarded_deletes.labels(str(feed.name)).set(held_back)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from replicator.domain.feed import MIXED, Feed, Gap, Snapshot
 from replicator.domain.feed_element import key_reader
 from replicator.domain.feed_state import FeedEvent, FeedState, next_state
-from replicator.domain.index import DELETED, IndexDraft, RowIds
+from replicator.domain.index import IndexDraft, RowIds
 from replicator.domain.items import (
     FeedBatch,
     FeedClosed,
@@ -28,14 +28,11 @@ from replicator.domain.items import (
     TableSettings,
 )
 from replicator.domain.model import Cause, Entry, Op, Origin, Outcomes, TableName
-from replicator.domain.reconcile import Draft, SnapshotRules, deletes, reconcile
+from replicator.domain.reconcile import Draft, SnapshotRules, reconcile
 from replicator.domain.seen_rows import SeenRows
-from replicator.fault_points import FaultPoint, reach
-from replicator.outbox.port import Outbox, Search, Step
+from replicator.fault_points import FaultPoint
+from replicator.outbox.port import Outbox, Step
 
-_SWEEP_ROWS: Final = 5000
-# Kept documents are read into memory, for the messages of their deletes.
-_SWEEP_BYTES: Final = 8 * 1024 * 1024
 _REPAIRS: Final = {Op.CREATE: "created", Op.UPDATE: "updated", Op.DELETE: "deleted"}
 # Progress alone is not worth a commit of its own more often than this.
 _PROGRESS_EVERY: Final = 1_000_000  # microseconds
@@ -56,7 +53,10 @@ class Memory(NamedTuple):
 
 
 class Capture:
-    """Decides one step: call `handle` and `sweep`, then `step`; after its commit, use the rest."""
+    """Decides one step: call `handle`, or let it be swept, then `step`; then use the rest.
+
+    `draft`, `add`, `save`, `keep`, `complete` and `end` are for the sweep.
+    """
 
     def __init__(
         self, outbox: Outbox, memory: Memory, register: Callable[[TableSettings], Feed]
@@ -74,6 +74,7 @@ class Capture:
         self.entries: list[Entry] = []
         self.tally: Counter[tuple[str, ...]] = Counter()
         self.notes: list[tuple[str, dict[str, object]]] = []
+        self.warnings: list[tuple[str, dict[str, object]]] = []
         self.fault_points: list[FaultPoint] = []  # to be reached after the commit
         self.found: list[Feed] = []  # of tables that were found
         self.dropped: list[Feed] = []  # of tables whose deletes are all captured
@@ -113,7 +114,12 @@ class Capture:
             case FeedClosed():
                 self._close(self._feeds[item.feed_id], item)
 
-    def _save(self, feed: Feed) -> None:
+    def keep(self, feed: Feed) -> None:
+        """Remember a feed, with nothing of it to be written."""
+        self._feeds[feed.id] = feed
+
+    def save(self, feed: Feed) -> None:
+        """Remember a feed, and write what the outbox keeps of it."""
         self._feeds[feed.id] = feed
         self._to_save[feed.id] = None
 
@@ -130,7 +136,13 @@ class Capture:
         if feed.is_dropped:
             # Created again while the sweep looked for its deletes: the new table's first
             # comparison finds the rest of them.
-            feed = replace(feed, is_dropped=False, snapshot=None)
+            feed = replace(
+                feed,
+                state=next_state(feed.state, FeedEvent.LOST),
+                state_since=item.at,
+                is_dropped=False,
+                snapshot=None,
+            )
         self._feeds[feed.id] = feed
         self.found.append(feed)
 
@@ -143,17 +155,20 @@ class Capture:
             cause = Cause.START if feed.is_restarted else Cause.ABORTED
             feed = self._with_gap(feed, cause, feed.alive_at or feed.opened_at)
         key_name = feed.rules.primary_key if feed.indexed_key is None else feed.indexed_key
-        self._save(
+        self.save(
             replace(
                 feed,
                 state=next_state(feed.state, FeedEvent.LOST),
                 state_since=item.at,
                 is_dropped=True,
-                snapshot=Snapshot(SnapshotRules(Origin.RESYNC), SeenRows(), key_name, is_read=True),
-                last_error="the table was dropped: its deletes are being captured",
+                snapshot=self._snapshot(SnapshotRules(Origin.RESYNC), key_name, is_read=True),
+                last_error="the table was dropped",
                 last_error_at=item.at,
             )
         )
+
+    def _snapshot(self, rules: SnapshotRules, key_name: str, *, is_read: bool = False) -> Snapshot:
+        return Snapshot(rules, SeenRows(), key_name, self._row_ids.next_id, is_read)
 
     # The life of a feed.
 
@@ -175,7 +190,7 @@ class Capture:
             absorb_changed=feed.absorb_changed,
         )
         key_name = item.primary_key if feed.indexed_key is None else feed.indexed_key
-        self._save(
+        self.save(
             replace(
                 feed,
                 state=next_state(feed.state, FeedEvent.OPENED),
@@ -192,7 +207,7 @@ class Capture:
                 indexed_projection=(
                     feed.projection if feed.indexed_projection == feed.projection else MIXED
                 ),
-                snapshot=Snapshot(rules, SeenRows(), key_name),
+                snapshot=self._snapshot(rules, key_name),
                 last_error=None,
             )
         )
@@ -224,9 +239,10 @@ class Capture:
             changed_at=item.at if is_live else feed.changed_at,
             compared=feed.compared + plan.compared,
         )
-        self._add(feed, plan.drafts, item.at)
+        self.add(feed, plan.drafts, item.at)
 
-    def _draft(self, feed_id: int) -> IndexDraft:
+    def draft(self, feed_id: int) -> IndexDraft:
+        """Return a feed's part of the index, as this step changes it."""
         draft = self._index.get(feed_id)
         if draft is None:
             draft = self._index[feed_id] = IndexDraft(self._row_ids)
@@ -234,18 +250,18 @@ class Capture:
 
     def _looked_up(self, feed: Feed, keys: Sequence[str]) -> IndexDraft:
         """Return the feed's part of the index, in which these keys are known."""
-        draft = self._draft(feed.id)
+        draft = self.draft(feed.id)
         if unknown := draft.unknown(keys):
             rows = self._outbox.look_up(
                 feed.id,
                 unknown,
                 with_documents=feed.rules.keep_documents,
-                is_in_order=feed.snapshot is not None,
+                is_in_order=feed.snapshot is not None and not feed.snapshot.is_read,
             )
             draft.know(unknown, rows)
         return draft
 
-    def _add(self, feed: Feed, drafts: Sequence[Draft], at: int) -> Feed:
+    def add(self, feed: Feed, drafts: Sequence[Draft], at: int) -> Feed:
         """Give drafts their numbers; save the feed's progress when there is reason to."""
         new = [
             Entry(number, feed.id, draft.key, draft.op, draft.origin, draft.body, at)
@@ -267,7 +283,7 @@ class Capture:
         feed = replace(feed, captured=feed.captured + len(drafts))
         if drafts or at - feed.saved_at >= _PROGRESS_EVERY:
             feed = replace(feed, saved_at=at)
-            self._save(feed)
+            self.save(feed)
         else:
             self._feeds[feed.id] = feed
         return feed
@@ -289,7 +305,7 @@ class Capture:
             self.tally["skipped", str(feed.name)] += item.skipped
             if gap is not None:
                 feed = replace(feed, gap=replace(gap, skipped=gap.skipped + item.skipped))
-        self._save(
+        self.save(
             replace(
                 feed,
                 state=next_state(feed.state, FeedEvent.LOST),
@@ -310,44 +326,14 @@ class Capture:
         self.tally["gaps", str(feed.name), cause.value] += 1
         return replace(feed, gap=Gap(cause, max(0, opened_at)))
 
-    # The sweep.
+    # The end of a comparison.
 
-    def sweep(self, feed: Feed, snapshot: Snapshot, now: int) -> None:
-        """Look for deleted documents on one page of the index."""
-        reach(FaultPoint.BEFORE_SWEEP)
-        with_values = feed.rules.keep_documents or feed.first_ready_at is None
-        search = Search(
-            feed.id, snapshot.seen, snapshot.swept_to, _SWEEP_ROWS, _SWEEP_BYTES, with_values
-        )
-        page = self._outbox.unseen(search)
-        # What was not seen may be of an older table of this name, with another primary key.
-        rules = dataclasses.replace(feed.rules, primary_key=snapshot.key_name)
-        if page.rows:
-            draft = self._draft(feed.id)
-            draft.know((), page.rows)
-            for key in page.rows:
-                if feed.is_baseline and feed.first_ready_at is None:
-                    # If the document is created again while no feed is open, the next snapshot
-                    # must not see it as one that was always there.
-                    draft.put(key, DELETED, None)
-                else:
-                    draft.remove(key)
-        feed = self._add(feed, deletes(page.rows.items(), rules=rules), now)
-        if page.next_start is not None:
-            swept = replace(snapshot, swept_to=page.next_start)
-            self._feeds[feed.id] = replace(feed, snapshot=swept)
-            self.fault_points.append(FaultPoint.SWEEP_PART)
-        elif feed.is_dropped:
-            self._end(feed, now)
-        else:
-            self._complete(feed, now)
-
-    def _complete(self, feed: Feed, now: int) -> None:
+    def complete(self, feed: Feed, now: int) -> None:
         """Make the feed ready and close its gap: every document was compared."""
         facts: dict[str, object] = {"table": str(feed.name), "documents": feed.compared}
         if (gap := feed.open_gap) is not None:
             facts |= {"created": gap.created, "updated": gap.updated, "deleted": gap.deleted}
-        self._save(
+        self.save(
             replace(
                 self._compared(feed, now),
                 state=next_state(feed.state, FeedEvent.COMPARED),
@@ -361,12 +347,12 @@ class Capture:
         self.notes.append(("feed is ready", facts))
         self.fault_points.append(FaultPoint.FEED_READY)
 
-    def _end(self, feed: Feed, now: int) -> None:
+    def end(self, feed: Feed, now: int) -> None:
         """Close the feed of a table that is gone; a table of this name will be a new one."""
         facts: dict[str, object] = {"table": str(feed.name)}
         if (gap := feed.open_gap) is not None:
             facts["deleted"] = gap.deleted
-        self._save(
+        self.save(
             replace(
                 self._compared(feed, now),
                 state=next_state(feed.state, FeedEvent.DROPPED),
@@ -389,11 +375,12 @@ class Capture:
         """Return the feed without its snapshot, all of which was compared."""
         if feed.first_ready_at is None:
             # Rows that stand for documents deleted during the snapshot are not needed any more.
-            self._draft(feed.id).forgets_deleted = True
+            self.draft(feed.id).forgets_deleted = True
         gap = feed.open_gap
         return replace(
             feed,
             absorb_changed=False,
+            guard=None,
             gap=feed.gap if gap is None else replace(gap, closed_at=now),
             snapshot=None,
         )

@@ -61,7 +61,7 @@ class Pausing:
 
 
 def _paused(feed: Feed, at: int) -> Feed:
-    if feed.state not in (FeedState.INITIALIZING, FeedState.READY):
+    if feed.state not in (FeedState.INITIALIZING, FeedState.GUARDED, FeedState.READY):
         return feed
     return _after(feed, FeedEvent.PAUSED, at)
 
@@ -69,7 +69,10 @@ def _paused(feed: Feed, at: int) -> Feed:
 def _resumed(feed: Feed, at: int) -> Feed:
     if feed.state is not FeedState.PAUSED:
         return feed
-    return _after(feed, FeedEvent.RESUMED_SNAPSHOT if feed.snapshot else FeedEvent.RESUMED, at)
+    if feed.snapshot is None:
+        return _after(feed, FeedEvent.RESUMED, at)
+    is_held = feed.snapshot.is_held
+    return _after(feed, FeedEvent.RESUMED_GUARDED if is_held else FeedEvent.RESUMED_SNAPSHOT, at)
 
 
 def _after(feed: Feed, event: FeedEvent, at: int) -> Feed:

@@ -30,6 +30,7 @@ def registered(outbox: Outbox, table: TableSettings, outbox_id: str, now: int) -
         ),
         is_baseline=table.is_baseline,
         projection=table.projection,
+        delete_limit=table.delete_limit,
         gap=found.gap,
         state_since=now,
         **kept,

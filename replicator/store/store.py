@@ -36,6 +36,7 @@ from replicator.store.inbox import Inbox, Work
 from replicator.store.orders import Orders, RequestResync
 from replicator.store.pausing import OutboxLimits, Pausing
 from replicator.store.registering import registered
+from replicator.store.sweep import released, sweep
 
 _IDLE_SECONDS: Final = 0.5
 _SETTLE_DELAY_SECONDS: Final = 0.05
@@ -80,7 +81,7 @@ class Store:
         self._books = Books(metrics)
         self._pausing = Pausing(outbox, limits)
         self._handover = Handover(outbox)
-        self._orders = Orders(metrics)
+        self._orders = Orders(metrics, self._accept_deletes)
         self._on_found: Callable[[Feed], None] = lambda _feed: None
         # Order matters: the version stays unknown until everything that depends on it is read.
         # Otherwise orders that were given while the service was being built would be missed.
@@ -114,6 +115,7 @@ class Store:
         self._memory = self._memory._replace(feeds=by_id, kept=by_id)
         for feed in feeds:
             self._metrics.register_table(str(feed.name))
+        self._books.show_feeds(by_id)
         self.status = self._make_status()
         return feeds
 
@@ -252,10 +254,12 @@ class Store:
         if not committed.is_as_reported:
             self._version = _UNKNOWN  # an operator was faster: count again
         size = sum(len(entry.body) for entry in capture.entries)
-        self._books.show_states(self._memory.feeds)
+        self._books.show_feeds(self._memory.feeds)
         self._pause_or_resume(now, looks_at_room=size >= _SMALL_STEP_BYTES)
         for text, facts in capture.notes:
             self._log.info(text, **facts)
+        for text, facts in capture.warnings:
+            self._log.warning(text, **facts)
         for feed in capture.found:
             self._on_found(feed)
 
@@ -269,7 +273,7 @@ class Store:
         return [
             feed
             for feed in self._memory.feeds.values()
-            if feed.snapshot is not None and feed.snapshot.is_read
+            if feed.snapshot is not None and feed.snapshot.is_read and not feed.snapshot.is_held
         ]
 
     def _sweep(self, feed_id: int, now: int) -> None:
@@ -277,8 +281,18 @@ class Store:
         feed = self._memory.feeds[feed_id]
         if feed.snapshot is not None and feed.state is not FeedState.PAUSED:
             capture = self._capture()
-            capture.sweep(feed, feed.snapshot, now)
+            sweep(capture, self._outbox, feed, feed.snapshot, now)
             self._commit(capture, (), now)
+
+    def _accept_deletes(self, feed_id: int, found_at: int, deletes: int) -> bool:
+        """Let a comparison go on, as far as an operator accepted its deletes; safe to repeat."""
+        feed = self._memory.feeds.get(feed_id)
+        if feed is None or (after := released(feed, found_at, deletes, self._clock())) is feed:
+            return False
+        self._memory = self._memory._replace(feeds={**self._memory.feeds, feed_id: after})
+        self._pausing.is_saved = False
+        self._books.show_feeds(self._memory.feeds)
+        return True
 
     def follow_up(self, *, is_idle: bool) -> None:
         """Do what can wait until after a commit; safe to repeat.
@@ -327,10 +341,10 @@ class Store:
             self._log.info("outbox has room, feeds go on", **facts)
         self._memory = self._memory._replace(feeds=self._pausing.applied(self._memory.feeds, now))
         self._inbox.hold(is_held=is_full)
-        self._books.show_states(self._memory.feeds)
+        self._books.show_feeds(self._memory.feeds)
 
     def _save_states(self) -> None:
-        """Save which feeds are paused, because commands in other processes show it."""
+        """Save what changed without a commit: commands in other processes show it."""
         feeds = self._memory.feeds
         changed = [(self._memory.kept[feed_id], feed) for feed_id, feed in feeds.items()]
         self._outbox.commit(Step(last_entry=self._memory.last_entry, feeds=changed))

@@ -51,7 +51,7 @@ def outbox_facts(
 
 def feed_facts(feed: Feed) -> Facts:
     """Return what ``/status`` says of a feed."""
-    gap = feed.open_gap
+    gap, guard = feed.open_gap, feed.guard
     return {
         "table": str(feed.name),
         "state": feed.state.value,
@@ -63,6 +63,12 @@ def feed_facts(feed: Feed) -> Facts:
         "snapshot_documents": feed.compared,
         "skipped": feed.skipped,
         "gap": gap and {"cause": gap.cause.value, "from": instant(gap.opened_at)},
+        "guarded": guard
+        and {
+            "deletes": guard.deletes,
+            "documents": guard.documents,
+            "at": instant(guard.at),
+        },
         "last_error": shown(feed.last_error),
         "last_error_at": instant(feed.last_error_at),
     }

@@ -77,7 +77,8 @@ def render_page(facts: Facts, history: Facts, as_of: str) -> bytes:
         ],
         plot_width=_PLOT_WIDTH,
         plot_height=_PLOT_HEIGHT,
-        kind_of_state={"ready": "good", "lost": "error", "paused": "error", "dropped": "quiet"},
+        kind_of_state={"ready": "good", "dropped": "quiet"}
+        | dict.fromkeys(("lost", "paused", "guarded"), "error"),
         links=("status", "history", "metrics", "livez", "readyz"),
         moment=_moment,
         per_second=_per_second,

@@ -113,9 +113,12 @@ def _of_feed(feed: Facts) -> Iterator[Trouble]:
         state = state if detail else "not open"
     elif state == "initializing":
         detail = count(feed["snapshot_documents"], "document so far", "documents so far")
+    elif state == "guarded":
+        detail = "{deletes:,} documents; the index had {documents:,}".format(**feed["guarded"])
     if state in _WORDS["feed"]:
         yield _trouble("feed", state, table=table, since=feed["since"], detail=detail)
-    if (gap := feed["gap"]) is not None:
+    # The advice about a gap is to wait, which does not help a guarded feed.
+    if (gap := feed["gap"]) is not None and state != "guarded":
         yield _trouble("feed", "gap", table=table, since=gap["from"], cause=gap["cause"])
 
 

@@ -53,6 +53,7 @@ _WEIGHTS = {
     "discard": 1,
     "discard_parked": 1,
     "change_their_mind": 2,
+    "accept_deletes": 1,
     "interpose": 4,
     "block": 1,
     "unblock": 2,
@@ -73,6 +74,7 @@ SETTINGS = st.builds(
     keep_documents=st.booleans(),
     is_baseline=st.sampled_from([False, False, False, True]),
     max_entries=st.sampled_from([14, 30, 1000]),
+    delete_limit=st.sampled_from([None, 0, 1]),
 )
 
 
@@ -120,6 +122,7 @@ def play_at_random(
         keep_documents=chosen.random() < 0.5,
         is_baseline=chosen.random() < 0.2,
         max_entries=chosen.choice([14, 30, 1000]),
+        delete_limit=chosen.choice([None, 0, 1]),
     )
     length = chosen.randint(20, 110)
     scenario = [(chosen.choice(names), chosen.randrange(256)) for _ in range(length)]

@@ -113,7 +113,7 @@ def test_a_commit_that_failed_anywhere_is_decided_again_with_the_same_result(
     assert FeedState.READY in expected
 
 
-@pytest.mark.parametrize("verb", ["look_up", "commit", "page", "unseen"])
+@pytest.mark.parametrize("verb", ["look_up", "commit", "page", "count_unseen"])
 def test_a_step_of_which_any_part_fails_captures_its_changes_once(
     box: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], verb: str
 ) -> None:

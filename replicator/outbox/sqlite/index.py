@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from replicator.domain.index import DELETED
 from replicator.domain.model import Known
-from replicator.outbox.port import Search, UnseenPage
+from replicator.outbox.port import Search, UnseenCount, UnseenPage
 from replicator.outbox.records import sound, sound_key
 from replicator.outbox.schema import documents
 from replicator.outbox.sqlite import statements as sql
@@ -76,15 +77,8 @@ def _are_neighbours(connection: sqlite3.Connection, feed_id: int, keys: Sequence
 
 def unseen(connection: sqlite3.Connection, search: Search) -> UnseenPage:
     """Do `replicator.outbox.port.Outbox.unseen`."""
-    feed_id, start = search.feed_id, search.start
-    end = connection.execute(sql.NEXT_PAGE, (feed_id, start, search.max_rows)).fetchone()
-    # Nearly all were seen: only their ids are read, from SQLite's index of the keys.
-    if end is None:
-        (ids,) = connection.execute(sql.IDS, (feed_id, start)).fetchone()
-    else:
-        (ids,) = connection.execute(sql.IDS_OF_PAGE, (feed_id, start, *end)).fetchone()
-    missing = search.seen.missing(_decode_ids(ids))
-    next_start = None if end is None else end[0]
+    ids, next_start = _page(connection, search)
+    missing = search.seen.missing(ids)
     if missing and search.with_values:
         missing, cut_before = _fitting(connection, missing, search.max_bytes)
         next_start = next_start if cut_before is None else cut_before
@@ -97,6 +91,28 @@ def unseen(connection: sqlite3.Connection, search: Search) -> UnseenPage:
             for row in sound(read, _Row, documents.name)
         }
     return UnseenPage(rows, next_start)
+
+
+def count_unseen(connection: sqlite3.Connection, search: Search, first_new_row: int) -> UnseenCount:
+    """Do `replicator.outbox.port.Outbox.count_unseen`."""
+    ids, next_start = _page(connection, search)
+    keys: list[str] = []
+    if missing := search.seen.missing(ids):
+        rows = connection.execute(sql.KEYS_NOT_DELETED, (as_json(missing), DELETED))
+        keys = [sound_key(key, documents.name) for (key,) in rows]
+    return UnseenCount(keys, sum(row_id < first_new_row for row_id in ids), next_start)
+
+
+def _page(connection: sqlite3.Connection, search: Search) -> tuple[list[int], str | None]:
+    """Return the ids of a part of the index, and the first key after it."""
+    feed_id, start = search.feed_id, search.start
+    end = connection.execute(sql.NEXT_PAGE, (feed_id, start, search.max_rows)).fetchone()
+    # Nearly all were seen: only their ids are read, from SQLite's index of the keys.
+    if end is None:
+        (ids,) = connection.execute(sql.IDS, (feed_id, start)).fetchone()
+        return _decode_ids(ids), None
+    (ids,) = connection.execute(sql.IDS_OF_PAGE, (feed_id, start, *end)).fetchone()
+    return _decode_ids(ids), end[0]
 
 
 def _fitting(

@@ -32,6 +32,7 @@ from replicator.outbox.port import (
     Search,
     Step,
     Totals,
+    UnseenCount,
     UnseenPage,
 )
 from replicator.outbox.records import (
@@ -217,6 +218,11 @@ class SqliteOutbox:
         """Do `Outbox.unseen`."""
         with self._reading() as connection:
             return index.unseen(connection, search)
+
+    def count_unseen(self, search: Search, first_new_row: int) -> UnseenCount:
+        """Do `Outbox.count_unseen`."""
+        with self._reading() as connection:
+            return index.count_unseen(connection, search, first_new_row)
 
     # The commit.
 

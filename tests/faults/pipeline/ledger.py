@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     keep_documents: bool = False
     is_baseline: bool = False
     max_entries: int = 14
+    delete_limit: int | None = None  # None: the guard is off
 
 
 class Violation(AssertionError):
@@ -72,6 +73,10 @@ class Ledger:
         self.broker = SimulatedBroker(self.check_published)
         self._policy = settings.policy
         self._is_baseline = settings.is_baseline
+        self._delete_limit = settings.delete_limit
+        self._swept: Counter[int] = Counter()  # deletes of each feed's present comparison
+        self._table_ids: dict[int, str] = {}
+        self._accepted: dict[int, int] = {}  # by feed, until a comparison is complete
         self._states: dict[tuple[int, str], bytes] = {}
         self._newest: dict[tuple[int, str], int] = {}
         self._unchained: set[bytes] = set()
@@ -102,6 +107,7 @@ class Ledger:
         ).fetchall()
         for row in new:
             self._append(Committed(*row))
+        self._check_guard(cursor)
         unknown = states.keys() - self.entries.keys()
         require(not unknown, "G1: an entry's number was used twice", unknown)
         gone = (self.pending | self.parked) - states.keys()
@@ -114,12 +120,31 @@ class Ledger:
         for item in items:
             if isinstance(item, FeedOpened):
                 self.first_opened.setdefault(item.feed_id, item.at)
+                self._swept[item.feed_id] = 0
+                if self._table_ids.get(item.feed_id) != item.table_id:
+                    self._accepted.pop(item.feed_id, None)
+                self._table_ids[item.feed_id] = item.table_id
             elif isinstance(item, FeedBatch):
                 for change in item.changes:
                     if isinstance(change, Tracked):
                         self.tables[item.feed_id].history[change.write].is_seen = True
                         if change.may_break_chain:
                             self._unchained.add(b"%b>%b" % (change.old_val, change.new_val))
+
+    def _check_guard(self, cursor: Any) -> None:
+        rows = cursor.execute(
+            "SELECT f.id, f.state, count(g.id) FROM feeds AS f LEFT JOIN gaps AS g "
+            "ON g.feed_id = f.id AND g.closed_at IS NULL GROUP BY f.id"
+        )
+        for feed_id, state, open_gaps in rows.fetchall():
+            allowed = max(self._delete_limit or 0, self._accepted.get(feed_id, 0))
+            swept = self._swept[feed_id]
+            is_allowed = self._delete_limit is None or swept <= allowed
+            require(is_allowed, "guard: too many deletes", feed_id, swept, allowed)
+            require(state != "guarded" or open_gaps, "guard: the gap is closed", feed_id)
+            if state == "ready":  # the comparison is complete
+                self._accepted.pop(feed_id, None)
+                self._swept[feed_id] = 0
 
     def _require_delivered(self, numbers: set[int]) -> None:
         self._hear()
@@ -139,6 +164,7 @@ class Ledger:
                     require(old == (before or NULL), "G2: a chain is broken", before, entry)
             else:
                 self._check_resync(entry, before or NULL, old, new)
+        self._swept[entry.feed_id] += entry.origin == "resync" and entry.op == "delete"
         self.entries[entry.number] = entry
         self._states[document] = new
         self._newest[document] = entry.number
@@ -185,6 +211,9 @@ class Ledger:
         self._discarded.update(numbers)
         self.pending.difference_update(numbers)
         self.parked.difference_update(numbers)
+
+    def operator_accepts(self, feed_id: int, deletes: int) -> None:
+        self._accepted[feed_id] = deletes
 
     # In the end.
 

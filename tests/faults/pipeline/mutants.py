@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 from pika import spec
 
 from replicator.domain.model import Entry, Failure, Origin
@@ -18,7 +19,7 @@ from replicator.outbox.sqlite import statements
 from replicator.outbox.sqlite.outbox import SqliteOutbox
 from replicator.publisher.delivery import Delivery
 from replicator.source.reader import FeedReader
-from replicator.store import capture
+from replicator.store import capture, store, sweep
 from replicator.store.capture import Capture
 from replicator.store.handover import Handover
 from replicator.store.inbox import Inbox, Work
@@ -66,7 +67,7 @@ def settles_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_the_sweep(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(capture, "deletes", lambda *_, **__: [])
+    patch.setattr(sweep, "deletes", lambda *_, **__: [])
 
 
 def keeps_the_marks_of_a_broken_snapshot(patch: pytest.MonkeyPatch) -> None:
@@ -85,13 +86,79 @@ def takes_new_documents_for_deleted_ones(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(capture, "reconcile", forgetful)
 
 
+def deletes_before_it_has_counted(patch: pytest.MonkeyPatch) -> None:
+    counted = sweep._counted
+
+    def counted_enough(*arguments: Any) -> Any:
+        missing = counted(*arguments)
+        return replace(missing, next_start=None) if missing.deletes else missing
+
+    patch.setattr(sweep, "_counted", counted_enough)
+
+
+def decides_on_each_page(patch: pytest.MonkeyPatch) -> None:
+    counted = sweep._counted
+
+    def counted_anew(outbox: Any, feed: Any, snapshot: Any) -> Any:
+        missing = snapshot.missing
+        before = replace(missing, deletes=0, documents=0)
+        return counted(outbox, feed, replace(snapshot, missing=before))
+
+    patch.setattr(sweep, "_counted", counted_anew)
+
+
+def accepts_more_than_was_shown(patch: pytest.MonkeyPatch) -> None:
+    held_back = sweep.held_back
+
+    def held_back_until_anything_is_accepted(
+        limit: Any, missing: Any, before: Any, **rest: Any
+    ) -> Any:
+        is_accepted = before is not None and before.accepted is not None
+        return None if is_accepted else held_back(limit, missing, before, **rest)
+
+    patch.setattr(sweep, "held_back", held_back_until_anything_is_accepted)
+
+
+def takes_what_is_guarded_for_compared(patch: pytest.MonkeyPatch) -> None:
+    def complete(capture: Capture, feed: Any, snapshot: Any, guard: Any) -> None:
+        del snapshot
+        capture.complete(feed, guard.at)
+
+    patch.setattr(sweep, "_hold", complete)
+
+
+def closes_the_gap_of_what_is_guarded(patch: pytest.MonkeyPatch) -> None:
+    hold = sweep._hold
+
+    def hold_and_close(capture: Capture, feed: Any, snapshot: Any, guard: Any) -> None:
+        gap = feed.open_gap and replace(feed.open_gap, closed_at=guard.at)
+        hold(capture, replace(feed, gap=gap), snapshot, guard)
+
+    patch.setattr(sweep, "_hold", hold_and_close)
+
+
+def takes_what_came_back_for_deleted(patch: pytest.MonkeyPatch) -> None:
+    """What is created while a feed is guarded is not marked as seen."""
+    reconcile = capture.reconcile
+
+    def forgetful(changes: Any, *arguments: Any, **options: Any) -> Any:
+        plan = reconcile(changes, *arguments, **options)
+        return plan if plan.compared else plan._replace(seen=())
+
+    patch.setattr(capture, "reconcile", forgetful)
+
+
+def deaf_to_what_is_accepted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, "released", lambda feed, *_: feed)
+
+
 def changes_the_index_without_entries(patch: pytest.MonkeyPatch) -> None:
-    add = Capture._add
+    add = Capture.add
 
     def add_some(self: Capture, feed: Any, drafts: Any, at: int) -> Any:
         return add(self, feed, [d for d in drafts if d.origin is not Origin.RESYNC], at)
 
-    patch.setattr(Capture, "_add", add_some)
+    patch.setattr(Capture, "add", add_some)
 
 
 def appends_entries_without_the_index(patch: pytest.MonkeyPatch) -> None:
@@ -268,6 +335,13 @@ MUTANTS = [
     Mutant(forgets_the_sweep, "G2"),
     Mutant(keeps_the_marks_of_a_broken_snapshot, "G2"),
     Mutant(takes_new_documents_for_deleted_ones, "G2"),
+    Mutant(deletes_before_it_has_counted, "guard: too many"),
+    Mutant(decides_on_each_page, "guard: too many"),
+    Mutant(accepts_more_than_was_shown, "guard: too many", ("accept_deletes", "disconnect_feed")),
+    Mutant(takes_what_is_guarded_for_compared, "G2"),
+    Mutant(closes_the_gap_of_what_is_guarded, "guard: the gap is closed"),
+    Mutant(takes_what_came_back_for_deleted, "G2|G4"),
+    Mutant(deaf_to_what_is_accepted, "G2: it does not converge"),
     Mutant(changes_the_index_without_entries, "G2"),
     Mutant(appends_entries_without_the_index, "G2"),
     Mutant(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import QueuePool
 
-from replicator.errors import OutboxUnavailable
-from replicator.operators import entries
+from replicator.errors import NothingHeldBack, OutboxUnavailable
+from replicator.operators import entries, feeds
 from replicator.outbox import migrations
 from replicator.outbox.orders import Action
 from replicator.outbox.sqlite import connection as engine
@@ -55,6 +55,16 @@ class Operator:
         self._do(Action.PARK, numbers)
         self._do(Action.REDRIVE, numbers, is_late=False)
 
+    def accept_deletes(self, number: int) -> None:
+        """Let a table's deletes go, if the guard holds some back."""
+        feed_id, table = 1 + number % 2, f"db.{self._pipeline.tables[number % 2].name}"
+        try:
+            guard = feeds.held_back(self._beside, table)
+            feeds.accept_deletes(self._beside, table, guard)
+        except (NothingHeldBack, OutboxUnavailable):
+            return
+        self._pipeline.ledger.operator_accepts(feed_id, guard.deletes)
+
     def interpose(self, number: int) -> None:
         """Let something happen in the middle of one of the store's next steps."""
         self._interludes.append(number)
@@ -65,8 +75,15 @@ class Operator:
         """Do what was interposed; called where other threads and processes go on meanwhile."""
         while self._interludes:
             number = self._interludes.pop()
-            kind, number = number % 4, number >> 2
-            (self._publish, self.park, self.redrive, self.change_their_mind)[kind](number)
+            kind, number = number % 5, number // 5
+            does = (
+                self._publish,
+                self.park,
+                self.redrive,
+                self.change_their_mind,
+                self.accept_deletes,
+            )
+            does[kind](number)
 
     def _publish(self, number: int) -> None:
         if self._pipeline.link is not None:

@@ -31,7 +31,7 @@ from replicator.source import reader as reader_module
 from replicator.source.changefeed import Changefeed
 from replicator.source.reader import FeedReader
 from replicator.source.watchdog import Watch
-from replicator.store import capture, handover, inbox, store
+from replicator.store import capture, handover, inbox, store, sweep
 from replicator.store.inbox import Inbox, Work
 from replicator.store.store import Store
 from tests.faults.pipeline.clock import SimulatedClock
@@ -330,7 +330,7 @@ def simulated() -> Iterator[Simulated]:
         patch.setattr(handover, "_PAGE_ENTRIES", PAGE_ENTRIES)
         patch.setattr(store, "_CHECK_EVERY_SECONDS", CHECK_EVERY_SECONDS)
         patch.setattr(room, "is_disk_low", lambda _path, *, was_low: world.is_disk_low)  # noqa: ARG005
-        patch.setattr(capture, "_SWEEP_ROWS", 2)
+        patch.setattr(sweep, "_SWEEP_ROWS", 2)
         # Here a change is in the feed at once, and a gap has no excuse to begin too late.
         patch.setattr(capture, "_ON_ITS_WAY", 0)
         patch.setattr(capture, "_ON_ITS_WAY_IN_A_SPLIT", 0)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from replicator.domain.feed_state import FeedState
+from replicator.domain.guard import DeleteLimit
 from replicator.domain.items import TableSettings
 from replicator.domain.model import TableName
 from replicator.errors import BrokerUnavailable, ChannelClosed
@@ -69,6 +70,7 @@ class Pipeline:
             clock=self.clock.now_us,
         )
         self.store.prepare()
+        limit = None if settings.delete_limit is None else DeleteLimit(settings.delete_limit)
         feeds = self.store.register(
             [
                 TableSettings(
@@ -76,6 +78,7 @@ class Pipeline:
                     "{}",
                     settings.keep_documents,
                     settings.is_baseline,
+                    delete_limit=limit,
                 )
                 for table in self.tables
             ]
@@ -372,6 +375,9 @@ class Pipeline:
             yield "wait_for_server" if is_quiet else "read", n
         if self.ledger.parked and self.store.status.is_full:
             yield "discard_parked", 0
+        for n, feed in enumerate(self.store.status.feeds.values()):
+            if feed.state is FeedState.GUARDED:
+                yield "accept_deletes", n
         for _ in range(2):
             yield "step_store", 0
         for connection in list(self.broker.connections):

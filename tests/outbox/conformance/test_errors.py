@@ -31,6 +31,7 @@ VERBS: dict[str, Verb] = {
     "look_up in order": lambda outbox: outbox.look_up(
         1, ["1"], with_documents=False, is_in_order=True
     ),
+    "count_unseen": lambda outbox: outbox.count_unseen(search(), 2),
     "unseen": lambda outbox: outbox.unseen(search()),
     "commit": lambda outbox: outbox.commit(report([1])),
     "page": lambda outbox: outbox.page(0, max_entries=5, max_bytes=100),

@@ -7,20 +7,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from sqlalchemy import update
 
 from replicator.domain.feed import Feed, Gap
 from replicator.domain.feed_state import FeedState
+from replicator.domain.guard import Guard
 from replicator.domain.model import MAX_COUNT, Cause, Known, TableName
 from replicator.errors import OutboxUnavailable, OutboxUnusable
-from replicator.outbox.feeds import columns
+from replicator.outbox.feeds import columns, stored_guard
 from replicator.outbox.port import Outbox, Step
+from replicator.outbox.schema import feeds
 from tests.outbox.conformance.databases import Database
 from tests.outbox.conformance.steps import DIGEST, NAME, OTHER, feed_of, inserted
 
 
-def save(outbox: Outbox, *feeds: Feed) -> None:
+def save(outbox: Outbox, *states: Feed) -> None:
     """Commit the way of a feed from one to the next."""
-    for before, after in pairwise(feeds):
+    for before, after in pairwise(states):
         outbox.commit(Step(feeds=[(before, after)]))
 
 
@@ -150,6 +153,15 @@ def test_every_table_that_ever_had_a_feed_is_known(outbox: Outbox) -> None:
 
 INSTANTS = st.none() | st.integers(0, 253_402_300_799_999_999)
 COUNTS = st.integers(0, MAX_COUNT)
+GUARDS = st.none() | st.builds(
+    Guard,
+    at=st.integers(0, 253_402_300_799_999_999),
+    deletes=COUNTS,
+    documents=COUNTS,
+    keys=st.lists(st.sampled_from(['"ü"', "7", '["a",1]']), max_size=3).map(tuple),
+    table_id=st.none() | st.just("T"),
+    accepted=st.none() | COUNTS,
+)
 TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 # RethinkDB takes half a surrogate pair in the name of a field.
 NAMES = st.none() | st.text(max_size=4) | st.just('"quoted') | st.just("\ud800")
@@ -161,6 +173,7 @@ KEPT = st.fixed_dictionaries(
         "state": st.sampled_from(FeedState),
         "table_id": TEXTS,
         "last_error": TEXTS,
+        "guard": GUARDS,
         **dict.fromkeys(("captured", "compared", "skipped"), COUNTS),
         **dict.fromkeys(
             ("opened_at", "alive_at", "first_ready_at", "ready_at", "changed_at", "last_error_at"),
@@ -203,6 +216,40 @@ def test_a_primary_key_that_was_written_as_it_stands_is_read_as_it_stands(
     for name in ('"odd', '"', "plain"):
         database.damage(f"UPDATE feeds SET primary_key = '{name}'")
         assert outbox.register(NAME, "{}").row.kept()["indexed_key"] == name
+
+
+def test_what_a_command_accepts_of_a_guard_stays_until_the_guard_itself_is_saved(
+    database: Database, outbox: Outbox
+) -> None:
+    """The command writes it beside the store, which hears of it later."""
+    registered = feed_of(outbox.register(NAME, "{}"))
+    guard = Guard(5, 2000, 3000, ('"a"',), "T")
+    held = replace(registered, guard=guard)
+    save(outbox, registered, held)
+    with database.other() as connection:
+        connection.execute(update(feeds).values(guard=stored_guard(replace(guard, accepted=2000))))
+    counted = replace(held, captured=9)
+    save(outbox, held, counted)
+    assert outbox.register(NAME, "{}").row.kept()["guard"] == Guard(
+        5, 2000, 3000, ('"a"',), "T", 2000
+    )
+
+    again = Guard(6, 2500, 3000, ('"b"',), "T")
+    save(outbox, counted, replace(counted, guard=again))
+    assert outbox.register(NAME, "{}").row.kept()["guard"] == again
+
+
+@pytest.mark.parametrize(
+    "stored", ["no JSON", "{}", '{"at":1,"deletes":-1,"documents":1,"keys":[],"table_id":null}']
+)
+def test_a_guard_that_no_outbox_writes_is_damage(
+    database: Database, outbox: Outbox, stored: str
+) -> None:
+    outbox.register(NAME, "{}")
+    database.damage(f"UPDATE feeds SET guard = '{stored}'")
+
+    with pytest.raises(OutboxUnusable, match="guard is unreadable"):
+        outbox.register(NAME, "{}")
 
 
 def test_several_feeds_are_saved_in_one_step(database: Database, outbox: Outbox) -> None:

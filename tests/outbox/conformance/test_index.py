@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicator.domain.index import IndexChange
+from replicator.domain.index import DELETED, IndexChange
 from replicator.domain.model import Known
 from replicator.errors import OutboxUnusable
 from replicator.outbox.port import Outbox, Search, Step
@@ -167,6 +167,44 @@ def test_pages_of_any_keys_have_each_unseen_row_once(
     assert max(lengths) <= max_rows
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(TEXTS, unique=True, max_size=12),
+    seen=st.sets(st.integers(1, 12)),
+    deleted=st.sets(st.integers(1, 12)),
+    first_new_row=st.integers(1, 13),
+    max_rows=st.integers(1, 13),
+)
+def test_counting_pages_of_any_keys_counts_each_row_once(
+    database: Database,
+    outbox: Outbox,
+    texts: list[str],
+    seen: set[int],
+    deleted: set[int],
+    first_new_row: int,
+    max_rows: int,
+) -> None:
+    with database.other() as connection:
+        connection.exec_driver_sql("DELETE FROM documents")
+    rows = {
+        key: Known(n, DELETED if n in deleted else DIGEST)
+        for n, key in enumerate(keys_of(texts), 1)
+    }
+    outbox.commit(inserted(rows))
+    outbox.commit(inserted(OTHERS, outbox.register(OTHER, "{}").row.id))
+    keys: list[str] = []
+    documents = 0
+    start: str | None = ""
+    while start is not None:
+        page = outbox.count_unseen(search(start, seen=list(seen), max_rows=max_rows), first_new_row)
+        keys += page.keys
+        documents += page.documents
+        start = page.next_start
+
+    assert keys == sorted(k for k, row in rows.items() if row.row_id not in seen | deleted)
+    assert documents == sum(row.row_id < first_new_row for row in rows.values())
+
+
 def test_a_page_with_values_ends_before_the_document_that_exceeds_its_bytes(
     outbox: Outbox,
 ) -> None:
@@ -187,3 +225,5 @@ def test_a_key_that_is_not_json_is_not_published(database: Database, outbox: Out
 
     with pytest.raises(OutboxUnusable, match="not JSON"):
         outbox.unseen(search())
+    with pytest.raises(OutboxUnusable, match="not JSON"):
+        outbox.count_unseen(search(), 2)

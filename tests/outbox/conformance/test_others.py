@@ -57,15 +57,19 @@ def test_orders_come_as_they_were_given_oldest_first(database: Database, outbox:
     parked_by = {"first_entry": 3, "last_entry": 3, "key": '"3"', "op": "update", "feed_id": 1}
     database.order(at=6, actor="you", action="park", captured_at=4, was="pending", **parked_by)
     database.order(at=7, actor="me", action="resync", feed_id=1)
+    database.order(
+        at=8, actor="you", action="accept-deletes", feed_id=1, captured_at=7, deletes=5000
+    )
     orders = [
-        Order(1, 5, "me", Action.REDRIVE, None, 1, 9, None, None, None, "parked"),
-        Order(2, 6, "you", Action.PARK, 1, 3, 3, '"3"', Op.UPDATE, 4, "pending"),
-        Order(3, 7, "me", Action.RESYNC, 1, None, None, None, None, None, None),
+        Order(1, 5, "me", Action.REDRIVE, None, 1, 9, None, None, None, "parked", None),
+        Order(2, 6, "you", Action.PARK, 1, 3, 3, '"3"', Op.UPDATE, 4, "pending", None),
+        Order(3, 7, "me", Action.RESYNC, 1, None, None, None, None, None, None, None),
+        Order(4, 8, "you", Action.ACCEPT_DELETES, 1, None, None, None, None, 7, None, 5000),
     ]
 
     assert outbox.orders_after(0) == orders
     assert outbox.orders_after(2) == orders[2:]
-    assert outbox.orders_after(3) == []
+    assert outbox.orders_after(4) == []
 
 
 @pytest.mark.parametrize(
