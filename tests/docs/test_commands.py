@@ -13,6 +13,7 @@ import typer
 from typer.main import get_command
 
 from replicator.cli.main import app
+from replicator.domain.guard import DeleteLimit
 from replicator.domain.model import Failure, Outcomes, TableName
 from tests.docs.pages import PROJECT, Code, all_code
 from tests.support.command import Command, command_line
@@ -23,7 +24,7 @@ from tests.support.outbox import outbox, table
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _ROOT = get_command(app)
 _GROUPS = {name: group for name, group in _ROOT.commands.items() if hasattr(group, "commands")}
-_ASKS = {"discard", "baseline"}
+_ASKS = {"discard", "baseline", "accept-deletes"}
 _SERVERS = {"run", "check", "listen", "demo"}
 _MAKEFILE = (PROJECT / "Makefile").read_text()
 
@@ -126,13 +127,18 @@ def _safe() -> list[tuple[Code, str]]:
 def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Command]:
-    """The command line over an outbox as in the examples: entries from 1024, the first parked."""
-    tables = [table(TableName("shop", "orders")), table(TableName("change_example", "mytable"))]
+    """The command line over an outbox as in the examples.
+
+    Entries from 1024, the first parked; deletes of their table are held back.
+    """
+    guarded = table(TableName("shop", "orders"))._replace(delete_limit=DeleteLimit(0))
+    tables = [guarded, table(TableName("change_example", "mytable"))]
     with outbox(tmp_path, *tables) as made:
         for feed_id, _ in enumerate(tables, 1):
             made.step(made.opened(feed_id=feed_id), made.ready(feed_id))
         made.step(made.batch(add({"id": "a"}), add({"id": "b"}), add({"id": "c"})))
         made.step(outcomes=[Outcomes(parked=[Failure(1, "too_large", "it is too large")])])
+        made.step(made.closed(), made.opened(), made.ready())
     with sqlite3.connect(tmp_path / "outbox.db") as database:
         database.execute("UPDATE entries SET id = id + ?", [_FIRST_ID - 1])
         database.execute("UPDATE meta SET last_entry = last_entry + ?", [_FIRST_ID - 1])

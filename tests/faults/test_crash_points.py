@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -335,7 +336,11 @@ def test_a_sweep_that_breaks_off_goes_on_and_its_gap_counts_every_delete(
     connection: Any,
     database: str,
     table: Any,
+    tmp_path: Path,
 ) -> None:
+    settings = tmp_path / "replicator.toml"
+    settings.write_text(f'[[tables]]\nname = "{database}.mytable"\ndelete_guard = "off"\n')
+    replicator.settings["CONFIG"] = str(settings)
     left = 50
     count = PAGE + 2 * left
     table.insert([{"id": n} for n in range(count)]).run(connection, durability="soft")

@@ -54,6 +54,7 @@ _WEIGHTS = {
     "discard_parked": 1,
     "change_their_mind": 2,
     "accept_deletes": 1,
+    "lose_after_accepting": 1,
     "interpose": 4,
     "block": 1,
     "unblock": 2,

@@ -34,6 +34,7 @@ COMMANDS = [
     ["feed", "gaps"],
     ["feed", "baseline"],
     ["feed", "resync"],
+    ["feed", "accept-deletes"],
 ]
 READERS = [
     ["status"],
@@ -51,6 +52,7 @@ READERS = [
     ["feed", "gaps"],
     ["feed", "baseline", "a.b", "--yes"],
     ["feed", "resync", "a.b"],
+    ["feed", "accept-deletes", "a.b", "--yes"],
     ["migrate"],
 ]
 

@@ -6,6 +6,7 @@ import pytest
 
 from replicator.composition import table_settings
 from replicator.config import Settings, load_settings
+from replicator.domain.guard import DEFAULT_LIMIT, DeleteLimit
 from replicator.domain.model import TableName, of_table
 from replicator.errors import SettingsInvalid
 from tests.support.settings import WriteToml
@@ -127,3 +128,18 @@ def test_entries_that_share_a_routing_key_are_those_of_one_exchange(toml: WriteT
     shared = load_settings(toml(text), environ={}).shared_keys
 
     assert shared == [("orders.update", [TableName("shop", "orders"), TableName("eu", "*")])]
+
+
+def test_the_guard_is_a_share_by_default_and_wrong_ones_are_refused_by_their_name(
+    tmp_path: Path,
+) -> None:
+    text = _FILE + "delete_guard = 5000"
+    default, given = (_load(tmp_path, each).tables[2].delete_guard for each in (_FILE, text))
+    assert (default, given) == (DEFAULT_LIMIT, DeleteLimit(5000))
+
+    with pytest.raises(SettingsInvalid) as refused:
+        _load(tmp_path, _FILE + 'delete_guard = "120%"')
+    assert str(refused.value) == (
+        f"tables[blog.posts].delete_guard = '120%' (file {tmp_path / 'replicator.toml'}): must be "
+        "a share below 100% such as 20%, a number of documents such as 5000, or off"
+    )

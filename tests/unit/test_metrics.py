@@ -30,6 +30,7 @@ CONTRACT = {
     "replicator_outbox_max_bytes": ("gauge", set()),
     "replicator_outbox_oldest_entry_age_seconds": ("gauge", set()),
     "replicator_feed_state": ("gauge", {"table", "state"}),
+    "replicator_feed_guarded_deletes": ("gauge", {"table"}),
     "replicator_resyncs_total": ("counter", {"table", "cause"}),
     "replicator_gaps_total": ("counter", {"table", "cause"}),
     "replicator_resync_repairs_total": ("counter", {"table", "op"}),

@@ -204,6 +204,7 @@ def _errors_of_feed(parts: Parts, error: str) -> list[Any]:
         compared=0,
         skipped=0,
         open_gap=None,
+        guard=None,
         last_error=error,
         last_error_at=1,
     )

@@ -110,6 +110,19 @@ def test_a_feed_that_is_not_ready_says_why_and_since_when(
     assert trouble.detail == ("10 documents so far" if state == "initializing" else error)
 
 
+def test_a_guarded_feed_says_how_much_is_held_back_and_not_to_wait(service: FakeService) -> None:
+    gap = {"cause": "disconnect", "from": "2026-11-23T09:59:00.000Z"}
+    guarded = {"deletes": 5000, "documents": 6000, "at": "2026-11-23T10:00:00.000Z"}
+    service.feeds.append(feed_of("db.t", "guarded", gap=gap, guarded=guarded))
+
+    trouble = only(service)
+
+    assert (trouble.level, trouble.part, trouble.table) == ("error", "feed", "db.t")
+    assert trouble.text.startswith("Deletes of db.t are held back")
+    assert trouble.detail == "5,000 documents; the index had 6,000"
+    assert "replicator feed accept-deletes" in trouble.hint
+
+
 def test_an_open_gap_is_told_with_its_cause_also_while_the_feed_is_lost(
     service: FakeService,
 ) -> None:
@@ -294,7 +307,7 @@ def test_the_text_stays_while_only_figures_move(service: FakeService) -> None:
 
 
 def test_each_cause_of_the_readiness_probe_has_advice() -> None:
-    causes = [("feed", "lost"), ("feed", "initializing"), ("feed", "paused")]
+    causes = [("feed", "lost"), ("feed", "initializing"), ("feed", "paused"), ("feed", "guarded")]
     causes += [("broker", "blocked"), ("broker", "disconnected"), ("service", "stopping")]
     causes += [("discovery", "the list of tables is not known"), ("outbox", "unwritable")]
 

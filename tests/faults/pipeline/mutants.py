@@ -337,7 +337,7 @@ MUTANTS = [
     Mutant(takes_new_documents_for_deleted_ones, "G2"),
     Mutant(deletes_before_it_has_counted, "guard: too many"),
     Mutant(decides_on_each_page, "guard: too many"),
-    Mutant(accepts_more_than_was_shown, "guard: too many", ("accept_deletes", "disconnect_feed")),
+    Mutant(accepts_more_than_was_shown, "guard: too many", ("follow", "lose_after_accepting")),
     Mutant(takes_what_is_guarded_for_compared, "G2"),
     Mutant(closes_the_gap_of_what_is_guarded, "guard: the gap is closed"),
     Mutant(takes_what_came_back_for_deleted, "G2|G4"),

@@ -219,6 +219,15 @@ class Pipeline:
     def request_resync(self, number: int) -> None:
         self._lane(number).reader.request_resync()
 
+    def lose_after_accepting(self, number: int) -> None:
+        """Let deletes go, and delete more before the feed that held them back is open again."""
+        self.operator.accept_deletes(number)
+        self.abort_feed(number)
+        for _ in KEYS:
+            self.read(number)
+        for key in KEYS:
+            self.write(number % 2 | key << 1)
+
     # The store.
 
     def step_store(self, _number: int) -> None:
