@@ -53,7 +53,7 @@ class Memory(NamedTuple):
 
 
 class Capture:
-    """Decides one step: call `handle`, or let it be swept, then `step`; then use the rest.
+    """Decides one step: call `handle`, or let `store.sweep` decide, then `step`; then use the rest.
 
     `draft`, `add`, `save`, `keep`, `complete` and `end` are for the sweep.
     """

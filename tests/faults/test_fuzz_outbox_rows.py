@@ -197,6 +197,7 @@ def test_any_value_in_any_column_is_read_or_refused(
         ("UPDATE gaps SET cause = 'war'", "in its table gaps"),
         ("UPDATE gaps SET closed_at = NULL", "the feed 1 has two open gaps"),
         ("UPDATE feeds SET captured = 'x'", "in its table feeds, row 1: Expected `int`"),
+        ("UPDATE feeds SET guard = '[]'", "in its table feeds, a guard is unreadable"),
         ("INSERT INTO alembic_version VALUES ('x')", "there is more than one row"),
     ],
 )  # fmt: skip

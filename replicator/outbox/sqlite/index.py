@@ -24,6 +24,13 @@ class _Kept(NamedTuple):
     document: bytes | None
 
 
+class _Key(NamedTuple):
+    """The key of a document."""
+
+    key: str
+    id: int
+
+
 class _Row(NamedTuple):
     """A row that was not seen."""
 
@@ -99,7 +106,7 @@ def count_unseen(connection: sqlite3.Connection, search: Search, first_new_row: 
     keys: list[str] = []
     if missing := search.seen.missing(ids):
         rows = connection.execute(sql.KEYS_NOT_DELETED, (as_json(missing), DELETED))
-        keys = [sound_key(key, documents.name) for (key,) in rows]
+        keys = [sound_key(row.key, documents.name) for row in sound(rows, _Key, documents.name)]
     return UnseenCount(keys, sum(row_id < first_new_row for row_id in ids), next_start)
 
 

@@ -73,7 +73,7 @@ _OF_IDS: Final = (
 KEYS_OF_IDS: Final = _OF_IDS.format(columns="key, id, NULL, x''")
 ROWS_OF_IDS: Final = _OF_IDS.format(columns="key, id, document, digest")
 KEYS_NOT_DELETED: Final = (
-    "SELECT key FROM documents WHERE id IN (SELECT value FROM json_each(?)) AND digest <> ? "
+    "SELECT key, id FROM documents WHERE id IN (SELECT value FROM json_each(?)) AND digest <> ? "
     "ORDER BY key"
 )
 # Reads no document: its length is in the header of its row.
