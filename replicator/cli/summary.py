@@ -56,7 +56,8 @@ def _service_words(facts: Facts) -> str:
         " ".join(str(cause[key]) for key in ("part", "table", "state") if cause.get(key))
         for cause in causes
     )
-    return f"running, not ready: {facts.get('degraded', '')} ({parts})"
+    degraded = f": {facts['degraded']}" if facts.get("degraded") else ""
+    return f"running, not ready{degraded} ({parts})"
 
 
 def _outbox_words(outbox: Facts) -> str:
