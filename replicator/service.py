@@ -274,8 +274,8 @@ def run_until_signalled(settings: Settings) -> None:
     def stop(number: int, _frame: FrameType | None) -> None:
         # `timeout` and some supervisors signal a process and its group: one order, sent twice.
         if first_at and time.monotonic() - first_at[0] > _SAME_ORDER_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            # Not by the signal's default action: process 1 of a container has none.
+            os._exit(128 + number)
         first_at.append(time.monotonic())
         service.request_stop()
 
