@@ -5,11 +5,15 @@ what the program does: `PermanentError` ends ``replicator`` at start with exit s
 retried slowly at run time; `TransientError` is retried with backoff for ever.
 """
 
+from typing import ClassVar, Literal
+
 from replicator.descriptors import hint_of_exhaustion
 
 
 class ReplicatorError(Exception):
     """Base of all errors that a user may see; ``hint`` says what to do next."""
+
+    exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Keep the one-line message and the hint, which the command line prints below it.
@@ -23,6 +27,8 @@ class ReplicatorError(Exception):
 class PermanentError(ReplicatorError):
     """Does not pass until somebody changes something: exit status 2 at start."""
 
+    exit_status = 2  # as for wrong usage
+
 
 class TransientError(ReplicatorError):
     """Expected to pass by itself: retried with backoff."""
@@ -30,6 +36,9 @@ class TransientError(ReplicatorError):
 
 class SettingsInvalid(PermanentError):
     """A setting is unknown, missing, of the wrong type or contradicts another."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """The setting ``log.format``, as far as it is known: the error is told in this form."""
 
 
 class ServerMissing(ReplicatorError):

@@ -23,6 +23,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 HIDDEN = "***"
 
+_JSON = "json"  # the name of the handler that writes it
 _MAX_SAID = 16
 # Every loss that the drivers log is an exception too, and is told once, by us. Tornado logs what
 # clients of the HTTP server do wrong.
@@ -151,7 +152,9 @@ def configure_logging(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+    has_json = format == "json" or (format == "auto" and not out.isatty())
     handler = logging.StreamHandler(out)
+    handler.name = _JSON if has_json else None
     handler.addFilter(lambda record: not record.name.startswith(_UNHEARD))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -160,7 +163,7 @@ def configure_logging(
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info if level == "debug" else _flatten_exception,
                 _redact,
-                *_renderers(format, out),
+                *_renderers(out, has_json=has_json),
             ],
         )
     )
@@ -168,15 +171,20 @@ def configure_logging(
     logging.getLogger("replicator").setLevel(threshold)
 
 
-def _renderers(format: Format, out: TextIO) -> list[Processor]:  # noqa: A002
+def _renderers(out: TextIO, *, has_json: bool) -> list[Processor]:
     is_terminal = out.isatty()
-    if format == "console" or (format == "auto" and is_terminal):
+    if not has_json:
         plain = structlog.dev.plain_traceback
         console = structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)
         return [_make_visible, console]
     # JSON is UTF-8, whatever the locale is: what the stream would write otherwise is escaped.
     is_plain = not is_terminal and codecs.lookup(out.encoding or "utf-8").name == "utf-8"
     return [structlog.processors.JSONRenderer(ensure_ascii=not is_plain, default=str)]
+
+
+def is_json() -> bool:
+    """Return whether `configure_logging` has chosen JSON; False before its first call."""
+    return any(handler.name == _JSON for handler in logging.getLogger().handlers)
 
 
 def get_logger(component: str) -> FilteringBoundLogger:

@@ -17,11 +17,8 @@ from replicator.cli.migrate import migrate
 from replicator.cli.output import print_error
 from replicator.cli.run import run
 from replicator.cli.status import status
-from replicator.errors import PermanentError, ReplicatorError
+from replicator.errors import ReplicatorError
 from replicator.log import HIDDEN
-
-_FAILED: Final = 1
-_REFUSED: Final = 2  # as for wrong usage: somebody has to change something
 
 # typer has a copy of click of its own in some versions: this is the class that it raises.
 _UsageError: Final[type[Any]] = typer.BadParameter.__mro__[1]
@@ -91,14 +88,14 @@ def main() -> None:
         _run_command()
     except ReplicatorError as err:
         print_error(str(err), err.hint)
-        sys.exit(_REFUSED if isinstance(err, PermanentError) else _FAILED)
+        sys.exit(err.exit_status)
     except BrokenPipeError:
-        sys.exit(_FAILED)
+        sys.exit(ReplicatorError.exit_status)
     except OSError as err:
         if not streams.is_unwritable(err):
             raise
         print_error(f"the output cannot be written: {err.strerror}")
-        sys.exit(_FAILED)
+        sys.exit(ReplicatorError.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

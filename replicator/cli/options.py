@@ -8,6 +8,7 @@ import typer
 
 from replicator.config import Settings, load_settings
 from replicator.config.load import FLAGS
+from replicator.errors import SettingsInvalid
 from replicator.log import configure_logging, get_logger, redact_url
 from replicator.outbox.opening import open_database
 from replicator.outbox.port import Database
@@ -68,7 +69,11 @@ def settings_from(
     config: Path | None, flags: Mapping[str, Any], *, require_tables: bool = False
 ) -> Settings:
     """Load the settings and configure logging; raises as `load_settings`, which has the rest."""
-    settings = load_settings(config, flags, require_tables=require_tables)
+    try:
+        settings = load_settings(config, flags, require_tables=require_tables)
+    except SettingsInvalid as err:
+        configure_logging(err.log_format)
+        raise
     configure_logging(settings.log.format, settings.log.level)
     _warn_of_passwords(flags)
     return settings

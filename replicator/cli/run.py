@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from replicator.cli import options
+from replicator.errors import ReplicatorError
+from replicator.log import get_logger, is_json
 from replicator.service import run_until_signalled
 
 _LogLevel = Annotated[
@@ -42,4 +44,20 @@ def run(  # noqa: PLR0913 -- an argument for each option
         "log.level": log_level,
         "log.format": log_format,
     }
-    run_until_signalled(options.settings_from(config, flags, require_tables=True))
+    try:
+        run_until_signalled(options.settings_from(config, flags, require_tables=True))
+    except Exception as err:
+        if not is_json():
+            raise  # the command line prints it for people
+        raise typer.Exit(_log_end(err)) from err
+
+
+def _log_end(err: Exception) -> int:
+    """Log why the service ends, in the form of its other lines. Returns the exit status."""
+    log = get_logger("service")
+    if not isinstance(err, ReplicatorError):
+        log.error("ended by a defect of the replicator", exc_info=err)
+        return ReplicatorError.exit_status
+    for problem in str(err).splitlines():
+        log.error("ended by an error", error=problem, hint=err.hint)
+    return err.exit_status

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -21,7 +21,7 @@ from replicator.config.files import read_text
 from replicator.config.model import Settings
 from replicator.config.section import ContradictionError, fields_of
 from replicator.errors import SettingsInvalid
-from replicator.log import redact_text, redact_url
+from replicator.log import Format, redact_text, redact_url
 
 _PREFIX = "REPLICATOR_"
 _CONFIG_VARIABLE = "REPLICATOR_CONFIG"
@@ -106,6 +106,18 @@ def load_settings(
     given = from_file | selecting
     tables = _tables(from_file.get("tables", _Given([], "")), selecting.get("tables"))
     try:
+        settings = _checked(given, tables, problems)
+        if require_tables:
+            settings.require_tables()
+    except SettingsInvalid as err:
+        err.log_format = _log_format(given)
+        raise
+    return settings
+
+
+def _checked(given: _Layer, tables: list[_Given], problems: list[str]) -> Settings:
+    """Return the settings; raises SettingsInvalid for these problems and for what is found."""
+    try:
         settings = Settings.model_validate(_nested(given, tables))
     except ValidationError as err:
         problems += [_problem(error, given, tables) for error in err.errors(include_url=False)]
@@ -114,9 +126,13 @@ def load_settings(
         # an address, when somebody mixes them up.
         text = redact_text("\n".join(map(_one_line, problems)))
         raise SettingsInvalid(text, hint="docs/configuration.md lists every setting")
-    if require_tables:
-        settings.require_tables()
     return settings
+
+
+def _log_format(given: _Layer) -> Format:
+    """Return the setting although another is wrong; the default if it is wrong itself."""
+    text = str(given["log.format"].value).lower() if "log.format" in given else ""
+    return next((known for known in get_args(Format) if known == text), "auto")
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.support.replicator import ReplicatorProcess
+from tests.support.replicator import ReplicatorProcess, last_words
 
 _POLL_SECONDS = 0.05
 _SAMPLE_SECONDS = 0.5
@@ -45,7 +45,7 @@ def is_for_a_full_disk(status: int | None, log_tail: str) -> bool:
 
     While it runs it waits for room; there, nothing of the outbox can be written at all.
     """
-    errors = [line for line in log_tail.splitlines() if line.startswith("error: ")]
+    errors = [line for line in last_words(log_tail) if line.startswith("error: ")]
     # SQLite's words for it; the second ones when there is no room for what its processes share.
     words = ("database or disk is full", "disk I/O error")
     return status == 1 and bool(errors) and any(each in errors[-1] for each in words)

@@ -27,7 +27,7 @@ from tests.support.command import Command, Done, command_line
 from tests.support.feed_elements import add, change, initial
 from tests.support.outbox import SECOND, Outbox, outbox, table
 from tests.support.ports import free_port
-from tests.support.replicator import ReplicatorProcess
+from tests.support.replicator import ReplicatorProcess, last_words
 
 COMMANDS = [
     ["outbox", "list"],
@@ -330,7 +330,7 @@ def test_a_service_ends_on_a_damaged_outbox_with_one_line(
     finally:
         replicator.close()
 
-    errors = [line for line in replicator.log().splitlines() if line.startswith("error: ")]
+    errors = [line for line in last_words(replicator.log()) if line.startswith("error: ")]
     assert len(errors) == 1, replicator.log()
     assert complaint in errors[0]
     assert "Traceback" not in replicator.log()

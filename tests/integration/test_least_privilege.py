@@ -18,7 +18,7 @@ from rethinkdb.errors import ReqlPermissionError
 
 from tests.contract.eventually import denied
 from tests.support.consumer import Consumer
-from tests.support.replicator import ReplicatorProcess
+from tests.support.replicator import ReplicatorProcess, last_words
 from tests.support.servers import RethinkServer
 from tests.support.wait import wait_until
 
@@ -106,9 +106,7 @@ class Accounts:
         done = self.replicator.run("run")
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
-        return "".join(
-            line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))
-        )
+        return "".join(last_words(done.stderr))
 
 
 @pytest.fixture

@@ -12,27 +12,24 @@ import pytest
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
-from tests.support.replicator import ReplicatorProcess
+from tests.support.replicator import ReplicatorProcess, last_words
 from tests.support.servers import RethinkServer
 
 MARKER = "marker-of-a-password"
 
 
 def refusal_of(replicator: ReplicatorProcess) -> str:
-    """Start it, wait for its end, and return what it told the user."""
+    """Start it, wait for its end, and return what it told the user: in JSON, as its log is."""
     done = replicator.run("run")
     output = done.stderr + done.stdout
     assert done.returncode == 2, output
     assert "Traceback" not in output
     assert MARKER not in output
-    lines = output.splitlines()
-    told = [line for line in lines if not line.startswith("{")]
-    for line in lines:
-        if line not in told:
-            json.loads(line)
-    (error,) = [line for line in told if line.startswith("error: ")]
-    assert told[-1].startswith("hint: "), told
-    return "\n".join([error, told[-1]])
+    for line in output.splitlines():
+        json.loads(line)
+    error, hint = last_words(output)
+    assert hint.startswith("hint: ")
+    return f"{error}\n{hint}"
 
 
 def rabbitmq_url(vhost: str, *, user: str = "guest", password: str = "guest") -> str:

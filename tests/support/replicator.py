@@ -16,6 +16,14 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 
+def last_words(log: str) -> list[str]:
+    """Return what ended a service that logs JSON: a line for each error, and the hint."""
+    lines = [line for line in log.splitlines() if line.startswith("{")]
+    ends = [json.loads(line) for line in lines if '"event": "ended by ' in line]
+    hints = {f"hint: {each['hint']}" for each in ends if each.get("hint")}
+    return [*(f"error: {each['error']}" for each in ends), *hints]
+
+
 class ReplicatorProcess:
     """``replicator run`` with its settings in the environment and an outbox in a directory."""
 

@@ -90,7 +90,8 @@ def test_an_unknown_option_is_wrong_usage(cli: Command) -> None:
 
 
 def test_each_wrong_setting_is_one_line(cli: Command) -> None:
-    done = cli("run", "--table", "nodot", "--http", "x", "--rethinkdb", "http://u:secret@h")
+    wrong = ["--table", "nodot", "--http", "x", "--rethinkdb", "http://u:secret@h"]
+    done = cli("run", "--log-format", "console", *wrong)
 
     assert done.status == 2
     lines = done.err.splitlines()
@@ -104,7 +105,7 @@ def test_each_wrong_setting_is_one_line(cli: Command) -> None:
 
 
 def test_run_needs_a_table(cli: Command) -> None:
-    done = cli("run")
+    done = cli("run", "--log-format", "console")
 
     assert done.status == 2
     assert done.err == "error: no table to replicate is named\nhint: use --table DB.TABLE\n"
