@@ -1,3 +1,3 @@
 """Reliable at-least-once replication of RethinkDB changefeeds into RabbitMQ topic exchanges."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, inspect
 
+from replicator import __version__
 from replicator.errors import OutboxOutdated, OutboxTooNew, OutboxUnusable
 from replicator.fault_points import FaultPoint, reach
 from replicator.outbox.port import Migrated
@@ -104,7 +105,8 @@ def _usable_revision(connection: Connection, scripts: ScriptDirectory) -> str | 
             )
     elif revision not in {script.revision for script in scripts.walk_revisions()}:
         raise OutboxTooNew(
-            f"the outbox has schema {revision}, written by a newer replicator than this one",
+            f"the outbox has schema {revision}, written by a newer replicator than this one "
+            f"({__version__}, schema {_head_of(scripts)})",
             hint="run the newer version again, or give this one its own --outbox",
         )
     return revision
