@@ -20,4 +20,5 @@ for overlay in base overlays/production overlays/billing; do
     # It lacks the Prometheus operator's schemas, and warns of it: tests/deploy checks those.
     "$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 "$directory/manifests.yaml"
 done
+"$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 deploy/kubernetes/namespace.yaml
 echo "deploy: no complaints"

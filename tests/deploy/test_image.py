@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,14 @@ def test_the_image_is_pinned_and_is_of_a_python_that_is_tested() -> None:
     (argument,) = _instructions("ARG")
     tag = argument.removeprefix("PYTHON=")
     assert _EXACT.fullmatch(f"python:{tag}")
-    assert tag.startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
-    assert all("${PYTHON}" in base for base in _instructions("FROM"))
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    version = ".".join(tag.split(".")[:2])
+    assert f"Programming Language :: Python :: {version}" in project["classifiers"]
+    assert all("library/python:${PYTHON}" in base for base in _instructions("FROM"))
+
+
+def test_the_image_needs_no_frontend_from_elsewhere() -> None:
+    assert "syntax=" not in _DOCKERFILE.read_text()
 
 
 def test_what_is_copied_is_there_and_is_let_in() -> None:

@@ -13,11 +13,12 @@ import yaml
 from replicator import __version__
 from replicator.config import Settings, load_settings
 from replicator.web.server import _ROUTES
-from tests.deploy.programs import DEPLOY, OVERLAY, OVERLAYS, Done, ask, rendered, said
+from tests.deploy.programs import DEPLOY, OVERLAY, OVERLAYS, Done, ask, read_yaml, rendered, said
 from tests.support.npm import npm_directory
 from tests.support.settings import describe_settings
 
 _KUBERNETES = "1.37"
+_NAMESPACE = DEPLOY / "kubernetes/namespace.yaml"
 _OPERATOR = ("@kubernetes-models/prometheus-operator", "6.0.0")
 _APP = {"app.kubernetes.io/name": "replicator"}
 _INSTANCE = "app.kubernetes.io/instance"
@@ -36,13 +37,13 @@ def test_kubernetes_knows_every_field(manifests: Manifests, tmp_path: Path) -> N
     assert {each["kind"] for each in native} == {
         "ConfigMap",
         "Deployment",
-        "Namespace",
         "NetworkPolicy",
         "PersistentVolumeClaim",
         "PodDisruptionBudget",
         "Secret",
         "Service",
     }
+    native.append(read_yaml(_NAMESPACE))
     done = _validate(tmp_path, native)
     assert done.returncode == 0, said(done)
     assert said(done).count(f"against version {_KUBERNETES}") == len(native), said(done)
@@ -104,11 +105,9 @@ def test_there_is_never_a_second_process_on_the_outbox(manifests: Manifests) -> 
     assert budget["maxUnavailable"] == 1
 
 
-def test_the_pod_is_as_restricted_as_its_namespace_asks(
-    manifests: Manifests, pod: Any, container: Any
-) -> None:
+def test_the_pod_is_as_restricted_as_its_namespace_asks(pod: Any, container: Any) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/, restricted
-    labels = manifests["Namespace"]["metadata"]["labels"]
+    labels = read_yaml(_NAMESPACE)["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == 10001
@@ -128,6 +127,46 @@ def test_the_pod_is_as_restricted_as_its_namespace_asks(
     }
     assert {"memory", "cpu"} <= set(container["resources"]["requests"])
     assert "memory" in container["resources"]["limits"]
+
+
+def test_the_reason_of_an_end_is_in_the_description_of_the_pod(container: Any) -> None:
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_names_are_resolved_wherever_the_cluster_does_it(manifests: Manifests) -> None:
+    dns = manifests["NetworkPolicy"]["spec"]["egress"][0]
+    in_namespace, node_local = dns["to"]
+    assert list(in_namespace["namespaceSelector"]["matchLabels"].values()) == ["kube-system"]
+    assert node_local == {"ipBlock": {"cidr": "169.254.20.10/32"}}
+    assert [(each["protocol"], each["port"]) for each in dns["ports"]] == [("UDP", 53), ("TCP", 53)]
+
+
+def test_on_openshift_the_user_is_the_namespaces_and_dns_is_found(
+    manifests: Manifests, tmp_path: Path
+) -> None:
+    # Given a copy of the overlay with the component
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", copy)
+    overlay = copy / OVERLAY.relative_to(DEPLOY / "kubernetes")
+    file = overlay / "kustomization.yaml"
+    line = "  - ../../components/rules\n"
+    assert line in file.read_text()
+    added = f"{line}  - ../../components/openshift\n"
+    file.write_text(file.read_text().replace(line, added))
+    # When it is rendered
+    there = rendered(overlay)
+    # Then no id is left, everything else that restricts it is
+    context = dict(manifests["Deployment"]["spec"]["template"]["spec"]["securityContext"])
+    for key in ("runAsUser", "runAsGroup", "fsGroup"):
+        del context[key]
+    assert there["Deployment"]["spec"]["template"]["spec"]["securityContext"] == context
+    dns = there["NetworkPolicy"]["spec"]["egress"][0]
+    (namespace,) = dns["to"]
+    assert list(namespace["namespaceSelector"]["matchLabels"].values()) == ["openshift-dns"]
+    assert {each["port"] for each in dns["ports"]} == {5353}
+    native = [each for each in there.values() if "coreos" not in each["apiVersion"]]
+    done = _validate(tmp_path, native)
+    assert done.returncode == 0, said(done)
 
 
 def _selectors(manifests: Manifests) -> dict[str, dict[str, str]]:
@@ -161,9 +200,10 @@ def test_two_overlays_in_one_namespace_have_nothing_in_common() -> None:
         each["metadata"]["namespace"]
         for manifests in (first, second)
         for each in manifests.values()
-        if each["kind"] != "Namespace"
     }
-    assert spaces == {"replicator"}
+    # The namespace itself is in neither: to delete one of them would delete the other's outbox.
+    assert spaces == {read_yaml(_NAMESPACE)["metadata"]["name"]}
+    assert "Namespace" not in first.keys() | second.keys()
     # No selector of one meets a label of the other, in either direction
     for selecting, selected in ((first, second), (second, first)):
         for kind, selector in _selectors(selecting).items():
@@ -218,7 +258,8 @@ def test_probes_and_scrapes_meet_the_server(
     assert listen is not None
     assert listen.host == "0.0.0.0"
     (port,) = container["ports"]
-    assert port["containerPort"] == listen.port
+    # Server-side apply of older Kubernetes takes no port without its protocol.
+    assert (port["containerPort"], port["protocol"]) == (listen.port, "TCP")
     for probe, path in [
         ("startupProbe", "/livez"),
         ("livenessProbe", "/livez"),
@@ -227,6 +268,7 @@ def test_probes_and_scrapes_meet_the_server(
         assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
         assert path in _ROUTES
     (of_service,) = manifests["Service"]["spec"]["ports"]
+    assert of_service["protocol"] == "TCP"
     assert (of_service["port"], of_service["targetPort"]) == (listen.port, port["name"])
     # Metrics are wanted most while the Pod is not ready.
     assert manifests["Service"]["spec"]["publishNotReadyAddresses"] is True
