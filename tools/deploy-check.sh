@@ -21,4 +21,14 @@ for overlay in base overlays/production overlays/billing; do
     "$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 "$directory/manifests.yaml"
 done
 "$bin/kubernetes-validate" --strict --quiet --no-warn -k 1.37 deploy/kubernetes/namespace.yaml
+if command -v systemd-analyze >/dev/null; then
+    # The program need not be installed here.
+    sed 's|^ExecStart=.*|ExecStart=/bin/true|' deploy/systemd/replicator.service \
+        >"$directory/replicator.service"
+    # A key that it does not know is only a warning to it.
+    complaints=$(systemd-analyze verify "$directory/replicator.service" 2>&1) || true
+    [ -z "$complaints" ] || { echo "$complaints" >&2; exit 1; }
+    systemd-analyze security --no-pager --offline=true --threshold=20 \
+        "$directory/replicator.service" >"$directory/exposure" || { cat "$directory/exposure"; exit 1; }
+fi
 echo "deploy: no complaints"

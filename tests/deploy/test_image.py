@@ -147,6 +147,7 @@ def test_the_health_check_of_a_process_that_is_gone_fails(tmp_path: Path) -> Non
 def test_compose_brings_everything_up_in_order(compose: Any) -> None:
     services = compose["services"]
     assert set(services) == {
+        "files",
         "grafana",
         "prometheus",
         "rabbitmq",
@@ -160,20 +161,46 @@ def test_compose_brings_everything_up_in_order(compose: Any) -> None:
         assert _EXACT.fullmatch(service["image"]), name
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
     assert services["replicator"]["image"] == f"replicator:{__version__}"
+    assert services["replicator"]["init"] is True
     assert services["replicator"]["read_only"] is True
     assert services["replicator"]["cap_drop"] == ["ALL"]
 
 
-def test_compose_mounts_what_is_there(compose: Any) -> None:
-    mounts = [
-        Path(volume["source"])
-        for service in compose["services"].values()
+def _clone(compose: Any) -> dict[str, Path]:
+    """Return what is mounted from the clone, by the name that containers have for it."""
+    return {
+        volume["target"].replace("/clone/", "/files/"): Path(volume["source"])
+        for volume in compose["services"]["files"]["volumes"]
+        if volume["type"] == "bind"
+    }
+
+
+def _in_clone(compose: Any, path: str) -> Path:
+    """Return the file of the clone that containers read under this path."""
+    (source, below), *_ = (
+        (source, path.removeprefix(f"{target}/"))
+        for target, source in _clone(compose).items()
+        if path.startswith(f"{target}/")
+    )
+    return source / below
+
+
+def test_only_one_container_reads_the_clone_and_as_root(compose: Any) -> None:
+    # Others could not, where the clone was made with umask 077.
+    readers = {
+        name
+        for name, service in compose["services"].items()
         for volume in service.get("volumes", [])
         if volume["type"] == "bind"
-    ]
-    assert len(mounts) >= 5
-    for source in mounts:
-        assert source.exists(), source
+    }
+    assert readers == {"files"}
+    assert compose["services"]["files"]["user"] == "root"
+    assert "secrets" not in compose
+    for source in _clone(compose).values():
+        assert source.is_dir(), source
+    for name in ("table", "prometheus"):
+        condition = compose["services"][name]["depends_on"]["files"]["condition"]
+        assert condition == "service_completed_successfully"
     builds = [each["build"] for each in compose["services"].values() if "build" in each]
     assert builds
     for build in builds:
@@ -183,10 +210,8 @@ def test_compose_mounts_what_is_there(compose: Any) -> None:
 def test_compose_gives_the_replicator_settings_that_it_takes(compose: Any) -> None:
     service = compose["services"]["replicator"]
     environment = _variables() | service["environment"]
-    password = Path(compose["secrets"]["rabbitmq-password"]["file"])
-    (secret,) = service["secrets"]
     variable = "REPLICATOR_RABBITMQ__PASSWORD_FILE"
-    assert environment[variable] == f"/run/secrets/{secret['source']}"
+    password = _in_clone(compose, environment[variable])
     settings = load_settings(environ=environment | {variable: str(password)})
     broker = compose["services"]["rabbitmq"]["environment"]
     assert settings.rabbitmq.password == broker["RABBITMQ_DEFAULT_PASS"]
@@ -202,23 +227,18 @@ def test_composes_prometheus_and_grafana_meet_the_replicator(compose: Any) -> No
     config = read_yaml(DEPLOY / "prometheus/prometheus.yaml")
     (job,) = config["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["replicator:9464"]}]
-    mounted = {
-        volume["target"]: Path(volume["source"])
-        for name in ("prometheus", "grafana")
-        for volume in compose["services"][name]["volumes"]
-        if volume["type"] == "bind"
-    }
-    assert mounted["/etc/prometheus/rules.yaml"].samefile(DEPLOY / "prometheus/rules.yaml")
-    provisioning = mounted["/etc/grafana/provisioning"]
+    (file, _) = compose["services"]["prometheus"]["command"]
+    assert _in_clone(compose, file.partition("=")[2]).samefile(
+        DEPLOY / "prometheus/prometheus.yaml"
+    )
+    grafana = compose["services"]["grafana"]["environment"]
+    provisioning = _in_clone(compose, grafana["GF_PATHS_PROVISIONING"])
     (source,) = read_yaml(provisioning / "datasources/prometheus.yaml")["datasources"]
     assert source["url"] == "http://prometheus:9090"
     (provider,) = read_yaml(provisioning / "dashboards/replicator.yaml")["providers"]
-    dashboards = provider["options"]["path"]
-    assert (mounted[dashboards] / "replicator.json").exists()
-    home = compose["services"]["grafana"]["environment"][
-        "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"
-    ]
-    assert home == f"{dashboards}/replicator.json"
+    home = grafana["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{provider['options']['path']}/replicator.json"
+    assert _in_clone(compose, home).exists()
 
 
 def test_the_tutorials_table_is_made_once(rethinkdb: RethinkServer, connection: Any) -> None:
