@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Which RabbitMQ 4 is tested; demo, tests and benchmarks run on RABBITMQ_HOME too, if it is set.
 RABBITMQ4 := $(or $(RABBITMQ_HOME),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replicator/rabbitmq4)
 
-.PHONY: help demo test test-quick test-pythons test-rabbitmq4 faults soak audit coverage check docs deploy-check format bench clean
+.PHONY: help demo test test-quick test-pythons test-rabbitmq4 faults soak audit coverage check docs deploy-check image-check compose-check format bench clean
 help: ## Show this help.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -27,7 +27,7 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill, in about a mi
 
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/faults
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/faults --ignore=tests/image
 
 test-quick: $(VENV)/.dev ## Run the tests that need no server.
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/outbox
@@ -77,6 +77,13 @@ docs: $(VENV)/.dev ## Build the documentation into site/, and check its links an
 
 deploy-check: $(VENV)/.dev ## Check deploy/ and grafana/ with promtool, hadolint, Compose and Kubernetes' schemas.
 	@tools/deploy-check.sh $(BIN)
+
+image-check: $(VENV)/.dev ## Build the image and run it: rights, health, signals, what it says in the end.
+	@RABBITMQ_URL= tools/rabbitmq.sh
+	@tools/engine.sh tools/image-check.sh $(BIN)
+
+compose-check: $(VENV)/.dev ## Bring deploy/compose.yaml up, follow a document through it, restart it.
+	@tools/engine.sh tools/compose-check.sh $(BIN)
 
 audit: ## Ask PyPI whether any pinned package has a known weakness.
 	@tools/audit.sh $(PYTHON) .venv-audit

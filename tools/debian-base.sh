@@ -1,0 +1,20 @@
+#!/bin/sh
+# Make a base image of Debian's packages, once, and print where its archive is.
+# Usage: tools/debian-base.sh SUITE PACKAGE,...
+# Archives are kept in the user's cache: they take a minute to make.
+set -eu
+cd "$(dirname "$0")/.."
+suite=$1 packages=$2
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/replicator
+archive=$cache/$suite-$(printf %s "$packages" | cksum | cut -d' ' -f1).tar
+if [ ! -e "$archive" ]; then
+    command -v mmdebstrap >/dev/null || tools/apt.sh mmdebstrap
+    mkdir -p "$cache"
+    part=$(mktemp "$cache/part.XXXXXX")
+    trap 'rm -f "$part"' EXIT
+    mmdebstrap --quiet --format=tar --variant=minbase "--include=$packages" "$suite" - >"$part" </dev/null
+    # Whoever makes it at the same time makes the same.
+    mv "$part" "$archive"
+    trap - EXIT
+fi
+echo "$archive"
