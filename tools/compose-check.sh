@@ -35,7 +35,7 @@ if [ "$CONTAINER_ENGINE" = podman ]; then
     cat >>"$CONTAINERS_CONF" <<CONTAINERS
 [network]
 network_backend = "netavark"
-network_config_dir = "$directory/networks"
+network_config_dir = "${CONTAINERS_CONF%/*}/networks"
 CONTAINERS
     $here podman system service --time=0 "unix://$directory/socket" >"$directory/service.log" 2>&1 &
     service=$!
@@ -73,9 +73,11 @@ until_true() { # WHAT SECONDS COMMAND...
 }
 get() { $here "$bin/python" -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' "$1"; }
 has() { get "$1" | grep -q "$2"; }
-queued() { compose exec -T rabbitmq rabbitmqctl --quiet list_queues messages | grep -qx "$1"; }
+# Not by Compose: with podman it leaves a process behind for five minutes.
+within() { service_name=$1; shift; "$CONTAINER_ENGINE" exec "replicator-$service_name-1" "$@"; }
+queued() { within rabbitmq rabbitmqctl --quiet list_queues messages | grep -qx "$1"; }
 write() {
-    compose exec -T replicator python -c "
+    within replicator python -c "
 from rethinkdb import r
 r.db('change_example').table('mytable').insert({'id': '$1'}).run(r.connect('rethinkdb'))"
 }
