@@ -49,7 +49,7 @@ def test_a_wrong_workflow_would_be_seen(right: str, wrong: str) -> None:
 
 
 def _targets(text: str) -> set[str]:
-    return set(re.findall(r"\bmake ([a-z-]+)$", text, re.MULTILINE))
+    return set(re.findall(r"\bmake ([a-z0-9-]+)$", text, re.MULTILINE))
 
 
 def test_the_workflow_does_what_ci_does_on_every_python() -> None:
@@ -57,7 +57,8 @@ def test_the_workflow_does_what_ci_does_on_every_python() -> None:
     own = (PROJECT / ".ci/run").read_text()
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
-    assert _targets(text) == _targets(own) | {"audit"}
+    # The jobs of `test` are what test-pythons is on one machine.
+    assert _targets(text) == _targets(own) - {"test-pythons"} | {"audit"}
     assert "tools/audit.sh" in own
     assert read_yaml(_WORKFLOWS[0])["jobs"]["test"]["strategy"]["matrix"]["python"] == [
         each.rpartition(" ")[2] for each in project["classifiers"] if ":: Python ::" in each
