@@ -224,7 +224,7 @@ def a_type_of_exchange_is_unknown(scene: Scene) -> str:
 
 def a_queue_has_other_arguments(scene: Scene) -> str:
     scene.channel().queue_declare("q", durable=True, arguments={"x-max-length": 1})
-    scene.set("RABBITMQ__QUEUES", json.dumps([{"name": "q", "type": "classic"}]))
+    scene.set("RABBITMQ__QUEUES", json.dumps([{"name": "q", "arguments": {"x-max-length": 2}}]))
     return "queue q"
 
 

@@ -162,7 +162,7 @@ def test_a_table_that_takes_the_name_while_a_feed_is_opened_is_not_taken_for_it(
 ) -> None:
     table.insert({"id": "old"}).run(driver)
     make(driver, name.database, "next", "new")
-    projected = changefeed_module._projected
+    projected = changefeed_module.projected
     swaps = [(name.table, "before"), ("next", name.table)]
 
     def projected_late(*given: Any) -> Any:
@@ -170,7 +170,7 @@ def test_a_table_that_takes_the_name_while_a_feed_is_opened_is_not_taken_for_it(
             rename(driver, name.database, *swaps.pop(0))
         return projected(*given)
 
-    monkeypatch.setattr(changefeed_module, "_projected", projected_late)
+    monkeypatch.setattr(changefeed_module, "projected", projected_late)
     with RunningReader(server_of(server), name) as reader:
         reader.wait_until_ready()
         assert reader.documents() == {'"new"': {"id": "new"}}

@@ -208,7 +208,7 @@ def test_rabbitmq_without_tls_at_a_port_for_it_is_told(encrypted: ReplicatorProc
     status, said = _check(encrypted, "rabbitmq")
 
     assert status == 1
-    assert "if the port speaks TLS, use amqps://" in said
+    assert "it speaks TLS: use amqps://" in said
 
 
 def test_rethinkdb_with_tls_at_a_port_without_is_told(encrypted: ReplicatorProcess) -> None:
@@ -229,7 +229,7 @@ def test_rabbitmq_with_tls_at_a_port_without_is_told(
     status, said = _check(encrypted, "rabbitmq")
 
     assert status == 1
-    assert "the port does not speak TLS" in said
+    assert "it speaks AMQP without TLS: use amqp://" in said
 
 
 def test_a_running_service_stays_with_tls_after_rethinkdb_was_away(

@@ -183,5 +183,8 @@ class RethinkDBProxy(RealRethinkDB):
         self._server = server
 
     def _command(self, directory: Path) -> list[str]:
-        del directory
-        return [*self._serving("proxy"), *("--join", f"{_HOST}:{self._server.cluster_port}")]
+        return [
+            *self._serving("proxy"),
+            *("--join", f"{_HOST}:{self._server.cluster_port}"),
+            *("--log-file", str(directory / "log")),  # a proxy writes it where it is started
+        ]

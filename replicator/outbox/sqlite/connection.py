@@ -84,22 +84,24 @@ def open_unchanging(path: Path) -> Engine:
     Three cases, told by the files beside it (sqlite.org/wal.html):
 
     - ``-wal`` and ``-shm``: a service may be writing. SQLite can read along with it.
-    - ``-wal`` alone, as in a copy: nobody has it open. The index of the log, which would be in
-      ``-shm``, is made in memory, which SQLite does where nobody else may have the database.
+    - ``-wal`` alone, as in a copy that cannot be written: nobody has it open. The index of the
+      log, which would be in ``-shm``, is made in memory, which SQLite does where nobody else may
+      have the database. Where it can be written, another program may have locked it: SQLite looks.
     - no ``-wal``: the file is the whole database, and nobody has it open.
     """
     has_log, has_index = (path.with_name(path.name + end).exists() for end in ("-wal", "-shm"))
     uri = f"{path.as_uri()}?mode=ro"
     if not has_log:
         uri += "&immutable=1"
-    elif not has_index:
+    is_copy = has_log and not has_index and _is_read_only(path)
+    if is_copy:
         uri += "&vfs=unix-none"  # no locks: to take one would need a file that can be written
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None
         )
-        if has_log and not has_index:
+        if is_copy:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").close()
         return connection
 
