@@ -121,7 +121,7 @@ class World:
 
     def _answer(self) -> None:
         if self._ping_token is not None:
-            self.socket.respond(self._ping_token, ATOM, [[False, None]])
+            self.socket.respond(self._ping_token, ATOM, [[False, Changefeed.table_id]])
             self._ping_token = None
 
     def _wait(self) -> bool:
