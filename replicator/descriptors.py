@@ -34,17 +34,20 @@ def reserve() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def hint_of_exhaustion(message: str) -> str | None:
-    """Return what to do if something failed because too much is open; None if it did not.
+def with_exhaustion(hint: str | None, message: str) -> str | None:
+    """Return the hint of an error, and what to do if this process has too much open.
 
-    Most say so in their messages. SQLite, and whoever looks up the name of a host, do not.
+    Most errors of that say so in their messages. SQLite, and whoever looks up the name of a host,
+    do not: then both hints are given.
     """
-    if os.strerror(errno.EMFILE) not in message and not _is_exhausted():
-        return None
-    return (
+    is_named = os.strerror(errno.EMFILE) in message
+    if not is_named and not _is_exhausted():
+        return hint
+    advice = (
         f"this process may have {_highest()} files and connections open, and each table takes one: "
         "raise the limit (ulimit -n, LimitNOFILE of systemd), or replicate fewer tables"
     )
+    return advice if is_named or hint is None else f"{hint}; {advice}"
 
 
 def _hard() -> int:

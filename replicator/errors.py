@@ -7,7 +7,7 @@ retried slowly at run time; `TransientError` is retried with backoff for ever.
 
 from typing import ClassVar, Literal
 
-from replicator.descriptors import hint_of_exhaustion
+from replicator.descriptors import with_exhaustion
 
 
 class ReplicatorError(Exception):
@@ -18,10 +18,10 @@ class ReplicatorError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Keep the one-line message and the hint, which the command line prints below it.
 
-        Whatever a process without descriptors fails at, the hint is about the descriptors.
+        Whatever a process without descriptors fails at, the hint names the descriptors too.
         """
         super().__init__(message)
-        self.hint = hint_of_exhaustion(message) or hint
+        self.hint = with_exhaustion(hint, message)
 
 
 class PermanentError(ReplicatorError):

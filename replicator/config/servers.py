@@ -17,7 +17,7 @@ from replicator.config.section import (
     require_different,
 )
 from replicator.config.urls import RabbitMQUrl, RethinkDBUrl, ServerUrl
-from replicator.config.values import parse_duration, text
+from replicator.config.values import parse_duration, refuse_control_characters, text
 
 _MAX_PASSWORD_BYTES = 64 * 1024
 _EXCHANGE_TYPES = ("topic", "direct", "fanout", "headers")
@@ -103,6 +103,9 @@ def _arguments(value: object) -> object:
             raise ValueError(  # noqa: TRY004 - pydantic wants ValueError
                 f"{name}: must be text, a whole number, true or false"
             )
+        for each in (name, argument):
+            if isinstance(each, str):
+                refuse_control_characters(each, repr(each))
         if isinstance(argument, int) and not -(2**63) <= argument < 2**63:
             raise ValueError(f"{name}: AMQP's whole numbers have 64 bits")
     return value

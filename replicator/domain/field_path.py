@@ -1,7 +1,8 @@
 r"""Paths to fields of a document, as settings write them: ``card.number``.
 
-A dot goes into an object. In a name, a dot is written ``\.`` and a backslash ``\\``. Pure text:
-what RethinkDB makes of a path is in `replicator.source.projection`.
+A dot goes into an object. A dot, ``*``, ``[`` or backslash that is part of a name has a backslash
+before it. ``*`` and ``[`` alone are refused: there are no wildcards, and nobody must believe that
+one works. Pure text: what RethinkDB makes of a path is in `replicator.source.projection`.
 """
 
 from collections.abc import Collection
@@ -16,6 +17,9 @@ MAX_NAMES: Final = 16
 """In a path: the driver refuses queries that are nested more deeply."""
 
 _TYPE_MARK: Final = "$reql_type$"
+_WILDCARDS: Final = "*["
+_ESCAPED: Final = rf".\{_WILDCARDS}"
+_IN_NAMES: Final = str.maketrans({each: f"\\{each}" for each in _ESCAPED})
 
 
 def parse_path(text: str) -> FieldPath:
@@ -30,12 +34,17 @@ def parse_path(text: str) -> FieldPath:
     for character in characters:
         if character == ".":
             names.append("")
+        elif character in _WILDCARDS:
+            raise ValueError(
+                rf"{text!r}: there are no wildcards and positions, each object of an array is "
+                rf"looked into by itself; in a name it is written \{character}"
+            )
         elif character != "\\":
             names[-1] += character
-        elif (escaped := next(characters, "")) and escaped in ".\\":
+        elif (escaped := next(characters, "")) and escaped in _ESCAPED:
             names[-1] += escaped
         else:
-            raise ValueError(rf"{text!r}: after \ comes a dot or another \, which are in the name")
+            raise ValueError(rf"{text!r}: after \ comes one of {' '.join(_ESCAPED)}")
     if not all(names):
         raise ValueError(rf"{text!r} has an empty name; a dot in a name is written \.")
     if len(names) > MAX_NAMES:
@@ -47,7 +56,7 @@ def parse_path(text: str) -> FieldPath:
 
 def write_path(path: FieldPath) -> str:
     """Return the path as `parse_path` reads it."""
-    return ".".join(name.replace("\\", "\\\\").replace(".", "\\.") for name in path)
+    return ".".join(name.translate(_IN_NAMES) for name in path)
 
 
 def tree_of(paths: Collection[FieldPath]) -> FieldTree:

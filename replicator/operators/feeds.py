@@ -83,12 +83,18 @@ def accept_deletes(database: Database, table: str, shown: Guard) -> None:
     next. Recorded; safe to repeat.
 
     Raises:
-        NothingHeldBack: nothing is held back any more, or more than was shown.
+        NothingHeldBack: nothing is held back any more, more than was shown, or of another table
+            that has the name now.
         TableUnusable: the outbox has no feed of this table.
         see `Database.writing` for the rest.
     """
     with database.writing() as connection:
         guard = _guard(connection, table)
+        if guard.table_id != shown.table_id:
+            raise NothingHeldBack(
+                f"{table} is another table by now; nothing was changed",
+                hint="look again with --dry-run",
+            )
         if guard.deletes > shown.deletes:
             raise NothingHeldBack(
                 f"{guard.deletes:,} deletes of {table} are held back by now, not "

@@ -186,7 +186,8 @@ class Capture:
         is_first = feed.first_ready_at is None
         rules = SnapshotRules(
             origin=Origin.SNAPSHOT if is_first else Origin.RESYNC,
-            absorb_unknown=is_first and feed.is_baseline,
+            # Once a guarded comparison has recorded what the table had, the rest is new.
+            absorb_unknown=is_first and feed.is_baseline and feed.guard is None,
             absorb_changed=feed.absorb_changed,
         )
         key_name = item.primary_key if feed.indexed_key is None else feed.indexed_key

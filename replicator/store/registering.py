@@ -2,7 +2,7 @@
 
 from replicator import __version__
 from replicator.domain.envelope import envelope
-from replicator.domain.feed import Feed
+from replicator.domain.feed import MIXED, Feed
 from replicator.domain.items import TableSettings
 from replicator.domain.reconcile import TableRules
 from replicator.log import get_logger
@@ -38,6 +38,13 @@ def registered(outbox: Outbox, table: TableSettings, outbox_id: str, now: int) -
 
 
 def _warn_of_changed_fields(found: Registered, table: TableSettings) -> None:
+    if found.row.projection == MIXED:
+        get_logger("store").warning(
+            "fields of a table changed, and its documents are not all compared yet",
+            table=str(table.name),
+            now=table.projection,
+        )
+        return
     get_logger("store").warning(
         "fields of a table changed: every document is compared as changed",
         table=str(table.name),

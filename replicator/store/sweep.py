@@ -95,6 +95,9 @@ def _hold(capture: Capture, feed: Feed, snapshot: Snapshot, guard: Guard) -> Non
             state=next_state(feed.state, FeedEvent.GUARDED),
             state_since=guard.at,
             guard=guard,
+            # All that the table has was compared, and recorded if that was asked for. What changes
+            # from here on is published, even if it is the next comparison that finds it.
+            absorb_changed=False,
             snapshot=replace(snapshot, is_held=True),
         )
     )

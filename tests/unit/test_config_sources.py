@@ -123,6 +123,7 @@ def test_queues_have_arguments(toml: WriteToml) -> None:
         ("{x = 1.5}", "x: must be text, a whole number, true or false"),
         ("{x = [1]}", "x: must be text, a whole number, true or false"),
         ("{x = 9223372036854775808}", "x: AMQP's whole numbers have 64 bits"),
+        (r'{x = "a\n"}', r"'a\n' must not have control characters, such as a line end"),
         ("{x-queue-type = 'stream'}", "has x-queue-type: that is the setting type"),
     ],
 )

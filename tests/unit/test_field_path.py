@@ -35,10 +35,17 @@ def test_an_empty_name_is_refused(text: str) -> None:
         parse_path(text)
 
 
-@pytest.mark.parametrize("text", ["a\\", "a\\b", "\\", "a\\\\\\", "\\*"])
+@pytest.mark.parametrize("text", ["a\\", "a\\b", "\\", "a\\\\\\", "\\]"])
 def test_another_escape_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="comes a dot or another"):
+    with pytest.raises(ValueError, match="comes one of"):
         parse_path(text)
+
+
+@pytest.mark.parametrize("text", ["*", "card.*", "card[0].number", "card[].number", "c*"])
+def test_a_wildcard_is_refused_unless_it_is_escaped(text: str) -> None:
+    with pytest.raises(ValueError, match="there are no wildcards"):
+        parse_path(text)
+    assert parse_path(text.replace("*", "\\*").replace("[", "\\[")) == tuple(text.split("."))
 
 
 def test_what_rethinkdb_cannot_take_is_refused() -> None:

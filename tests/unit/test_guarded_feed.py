@@ -449,3 +449,59 @@ def test_a_stopped_service_s_feed_is_listed_as_it_was_left(box: Outbox) -> None:
     assert feed.guard is not None
     assert feed.state_since == feed.guard.at
     assert feed.guard.keys == tuple(f'"{n:03d}"' for n in range(10) if n != 1)
+
+
+def test_a_baseline_is_used_up_by_the_comparison_that_is_guarded(box: Outbox) -> None:
+    operators.take_as_baseline(box.database, NAME)
+    again = box.restart()
+    compare(again, 0, 1)
+    assert again.feed().state is FeedState.GUARDED
+
+    again.step(again.closed())  # meanwhile a document changes
+    again.step(again.opened(), again.batch(initial(doc(0, 7)), initial(doc(1))), again.ready())
+    settle(again)
+
+    assert ("update", "000") in ops(again)
+
+
+def test_what_comes_after_a_guarded_first_baseline_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_SWEEP_ROWS", 4)
+    with outbox(tmp_path, GUARDED._replace(is_baseline=True)) as first:
+        first.step(first.opened(), first.batch(*(initial(doc(n)) for n in range(10))))
+        again = first.restart()  # in the middle of the snapshot
+        compare(again, 0, 1)
+        assert again.feed().state is FeedState.GUARDED
+
+        compare(again, 0, 1, 50)  # created while the feed was lost
+
+        assert ops(again) == [("create", "050")]
+
+
+def test_what_was_shown_of_one_table_is_not_accepted_of_another(box: Outbox) -> None:
+    compare(box)
+    shown = operators.held_back(box.database, NAME)
+    compare(box, 0, table_id="T2")
+
+    with pytest.raises(NothingHeldBack, match="another table by now"):
+        operators.accept_deletes(box.database, NAME, shown)
+
+    settle(box)
+    assert deletes(box) == []
+
+
+def test_a_guarded_change_of_fields_is_not_warned_of_as_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_SWEEP_ROWS", 4)
+    changed = GUARDED._replace(projection='{"exclude":["v"]}')
+    with outbox(tmp_path, GUARDED) as first:
+        compare(first, *range(10))
+        guarded = first.restart(changed)
+        compare(guarded, 0, 1)
+        with capture_logs() as logs:
+            guarded.restart(changed)
+
+    said = [line["event"] for line in logs if "fields of a table" in line["event"]]
+    assert said == ["fields of a table changed, and its documents are not all compared yet"]
