@@ -248,7 +248,7 @@ class Lane:
             outstanding_requests=1,
         )
         opened = Changefeed(SimulatedConnection(feed), cursor, Watch(), self.reader.name)
-        opened.table_id = f"T{self.table.incarnation}"
+        opened.table_id = self.table.table_id
         opened.primary_key = self.table.primary_key
         self._feed = opened
         self._next = feed.next

@@ -63,6 +63,11 @@ class SimulatedTable:
         self.is_there = True
 
     @property
+    def table_id(self) -> str:
+        """RethinkDB's own id: that of a table created again is another."""
+        return f"T{self.incarnation}"
+
+    @property
     def documents(self) -> dict[str, bytes]:
         """The table's content: raw documents by the text of their keys."""
         return {str(key): bytes(self.raw(number)) for key, number in self.current.items()}
@@ -240,10 +245,10 @@ class SimulatedConnection:
     def kept_socket(self) -> "SimulatedConnection":
         return self
 
-    def _start(self, *_term: object, **_options: object) -> bool:
-        """Do what the driver does for `run`."""
+    def _start(self, *_term: object, **_options: object) -> tuple[bool, str]:
+        """Do what the driver does for the `run` of a ping: whether it is empty, and which it is."""
         self.feed.answer()
-        return True
+        return True, self.feed.table.table_id
 
     def close(self, *, noreply_wait: bool = False) -> None:
         """Do nothing: the scenario says when a feed ends."""
