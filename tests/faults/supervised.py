@@ -196,6 +196,8 @@ class Supervised:
 class _Process(ReplicatorProcess):
     """A `ReplicatorProcess` that may have ended by itself."""
 
+    may_fork = False  # its memory is measured; and campaigns are not sessions of pytest
+
     def __init__(
         self, directory: Path, settings: Mapping[str, str], environment: Mapping[str, str]
     ) -> None:

@@ -3,8 +3,6 @@
 import base64
 import json
 import logging
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 import uuid
@@ -43,17 +41,7 @@ _PAGES = ("status", "history", "metrics", "readyz", "livez")
 class Started(ReplicatorProcess):
     """A service that may have arguments, and all that can be seen of it."""
 
-    arguments: tuple[str, ...] = ()
-
-    def start(self) -> None:
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "replicator", "run", *self.arguments],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+    may_fork = False  # the system shows the arguments of a program only
 
     def page(self, path: str) -> bytes:
         try:

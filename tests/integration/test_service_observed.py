@@ -127,6 +127,7 @@ def secretive(  # noqa: PLR0917 -- fixtures
             "RABBITMQ__PASSWORD_FILE": str(tmp_path / "two"),
         }
     replicator.settings["LOG__LEVEL"] = "debug"
+    replicator.may_fork = False  # the system shows the arguments of a program only
     yield replicator, ["marker-one", "marker-two"]
     replicator.close()
     users.get(user).delete().run(connection)

@@ -5,14 +5,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from tests.support.ports import free_port
+from tests.support.start import Forked, start
 from tests.support.wait import wait_until
 
 
@@ -27,6 +28,10 @@ def last_words(log: str) -> list[str]:
 class ReplicatorProcess:
     """``replicator run`` with its settings in the environment and an outbox in a directory."""
 
+    arguments: tuple[str, ...] = ()
+    may_fork = True
+    """Whether its processes may be forked from one that has imported the program."""
+
     def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         self.outbox = directory / "outbox.db"
         self.log_file = directory / "log"
@@ -37,7 +42,7 @@ class ReplicatorProcess:
             "LOG__FORMAT": "json",
             **settings,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -52,12 +57,8 @@ class ReplicatorProcess:
     def start(self) -> None:
         assert self._process is None
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "replicator", "run"],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+            self._process = start(
+                ["run", *self.arguments], self.environment, log, log, may_fork=self.may_fork
             )
 
     def start_and_wait(self, seconds: float = 60) -> None:
@@ -102,14 +103,17 @@ class ReplicatorProcess:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run another command of the replicator with the same settings."""
-        return subprocess.run(
-            [sys.executable, "-m", "replicator", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        with TemporaryFile() as out, TemporaryFile() as err:
+            process = start(arguments, self.environment, out, err, may_fork=self.may_fork)
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+                status = process.wait()
+            out.seek(0)
+            err.seek(0)
+            said = out.read().decode(), err.read().decode()
+        return subprocess.CompletedProcess(["replicator", *arguments], status, *said)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
