@@ -5,6 +5,7 @@
 set -eu
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
+trap 'exit 130' INT TERM
 "$1" -x "url=sqlite:///$directory/check.db" upgrade head
 "$1" -x "url=sqlite:///$directory/check.db" check
 for revision in 0001 base; do

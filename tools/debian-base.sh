@@ -1,7 +1,8 @@
 #!/bin/sh
 # Make a base image of Debian's packages, once, and print where its archive is.
 # Usage: tools/debian-base.sh SUITE PACKAGE,...
-# Archives are kept in the user's cache: they take a minute to make.
+# Archives are kept in the user's cache: they take a minute to make. DEBIAN_MIRROR names the mirror:
+# tools/mirror.sh; where neither it nor apt has one, it is mmdebstrap's own.
 set -eu
 cd "$(dirname "$0")/.."
 suite=$1 packages=$2
@@ -12,9 +13,11 @@ if [ ! -e "$archive" ]; then
     mkdir -p "$cache"
     part=$(mktemp "$cache/part.XXXXXX")
     trap 'rm -f "$part"' EXIT
-    mmdebstrap --quiet --format=tar --variant=minbase "--include=$packages" "$suite" - >"$part" </dev/null
+    trap 'exit 130' INT TERM
+    mirror=$(tools/mirror.sh) || mirror=""
+    mmdebstrap --quiet --format=tar --variant=minbase "--include=$packages" "$suite" - \
+        ${mirror:+"$mirror"} >"$part" </dev/null
     # Whoever makes it at the same time makes the same.
     mv "$part" "$archive"
-    trap - EXIT
 fi
 echo "$archive"

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 bin=$1
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
+trap 'exit 130' INT TERM
 # Of a clone that only its owner can read, and without what is not part of the project.
 mkdir "$directory/clone"
 git ls-files -z deploy replicator migrations '*.toml' '*.md' '*.txt' LICENSE |

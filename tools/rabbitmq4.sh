@@ -3,7 +3,7 @@
 # demo and benchmarks, beside the RabbitMQ of this machine. Nothing is installed, no script of a
 # package runs, and it needs no root. Safe to repeat: a directory that is there is kept.
 # Usage: tools/rabbitmq4.sh DIRECTORY
-# DEBIAN_MIRROR names the mirror, http://HOST/debian; left out, it is the one that apt uses here.
+# DEBIAN_MIRROR names the mirror: tools/mirror.sh.
 set -eu
 directory=$1
 server=usr/lib/rabbitmq/bin/rabbitmq-server
@@ -12,6 +12,8 @@ fail() {
     echo "RabbitMQ 4 cannot be had here: $1" >&2
     exit 1
 }
+[ -z "$(ls -A "$directory" 2>/dev/null)" ] ||
+    fail "$directory exists, and is neither empty nor a Debian tree with RabbitMQ"
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "this is not a Debian"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keyring" ] || "$(dirname "$0")/apt.sh" debian-archive-keyring
@@ -20,19 +22,12 @@ mkdir -p "$(dirname "$directory")"
 # Beside the directory, so that it can be renamed when it is whole.
 work=$(mktemp -d "$directory.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 130' INT TERM
 mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/none" "$work/tree"
 : >"$work/status"
 
-mirror=${DEBIAN_MIRROR:-}
-if [ -z "$mirror" ]; then
-    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    # With empty lists it would ask for every index: what it would ask for names the mirror.
-    mirror=$(apt-get update --print-uris -o Dir::State::lists="$work/lists" |
-        sed -n "s|^'\(.*/debian\)/dists/$codename/InRelease'.*|\1|p" | head -n 1)
-    [ -n "$mirror" ] || fail "apt has no mirror of Debian; name one with DEBIAN_MIRROR"
-fi
+mirror=$("$(dirname "$0")/mirror.sh") ||
+    fail "apt has no mirror of Debian; name one with DEBIAN_MIRROR"
 echo "deb [signed-by=$keyring] $mirror trixie main" >"$work/sources.list"
 # This machine's apt, with its proxy and its CAs, on lists of its own: as if nothing was installed.
 apt() {

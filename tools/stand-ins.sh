@@ -11,6 +11,7 @@ image() { echo "$images" | grep "^$1:\|/$1:"; }
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' replicator/__init__.py)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
 $CONTAINER_BUILD --file "$clone/deploy/Dockerfile" --tag "replicator:$version" "$clone" \
     >"$log" 2>&1 || { tail -n 40 "$log"; exit 2; }
 
