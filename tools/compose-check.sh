@@ -4,15 +4,18 @@
 # Usage: tools/engine.sh tools/compose-check.sh BIN
 set -eu
 cd "$(dirname "$0")/.."
-bin=$PWD/$1
+bin=$(realpath "$1")
+project=replicator-check-$$
 directory=$(mktemp -d "${TMPDIR:-/var/tmp}/replicator-compose.XXXXXX")
 clone=$directory/clone
 file=$clone/deploy/compose.yaml
-space="" service="" here=""
+space="" service="" here="" is_up=""
 services="rethinkdb rabbitmq files table replicator prometheus grafana"
 
+# A project of its own: the one that the file names may be the user's, with his volumes.
+compose() { $here "$bin/docker-compose" -p "$project" -f "$file" "$@"; }
 finish() {
-    $here "$bin/docker-compose" -f "$file" down --volumes --timeout 30 >/dev/null 2>&1 || true
+    [ -z "$is_up" ] || compose down --volumes --timeout 30 >/dev/null 2>&1 || true
     [ -z "$service" ] || kill "$service" 2>/dev/null || true
     [ -z "$space" ] || ip netns delete "$space"
     rm -rf "$directory"
@@ -53,7 +56,6 @@ case $status in
     *) exit "$status" ;;
 esac
 
-compose() { $here "$bin/docker-compose" -f "$file" "$@"; }
 # Without systemd nobody else runs podman's health checks.
 look_after() {
     [ "$CONTAINER_ENGINE" != podman ] || for name in $(podman ps --quiet); do
@@ -74,7 +76,7 @@ until_true() { # WHAT SECONDS COMMAND...
 get() { $here "$bin/python" -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' "$1"; }
 has() { get "$1" | grep -q "$2"; }
 # Not by Compose: with podman it leaves a process behind for five minutes.
-within() { service_name=$1; shift; "$CONTAINER_ENGINE" exec "replicator-$service_name-1" "$@"; }
+within() { service_name=$1; shift; "$CONTAINER_ENGINE" exec "$project-$service_name-1" "$@"; }
 queued() { within rabbitmq rabbitmqctl --quiet list_queues messages | grep -qx "$1"; }
 write() {
     within replicator python -c "
@@ -83,6 +85,7 @@ r.db('change_example').table('mytable').insert({'id': '$1'}).run(r.connect('reth
 }
 
 begun=$(date +%s)
+is_up=yes
 # shellcheck disable=SC2086 # names of services
 compose up --detach --no-build $services >"$directory/up.log" 2>&1 &
 until_true "the replicator is ready" 240 get http://127.0.0.1:9464/readyz
