@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Which RabbitMQ 4 is tested; demo, tests and benchmarks run on RABBITMQ_HOME too, if it is set.
 RABBITMQ4 := $(or $(RABBITMQ_HOME),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replicator/rabbitmq4)
+# At the end of a run: how long the slowest took.
+SLOWEST := --durations=10 --durations-min=1
 
 .PHONY: help demo test test-quick test-pythons test-rabbitmq4 faults soak audit coverage check docs deploy-check image-check compose-check format bench clean
 help: ## Show this help.
@@ -27,7 +29,7 @@ demo: $(VENV)/.run ## Watch it survive a broker outage and a kill, in about a mi
 
 test: $(VENV)/.dev ## Run all tests; the last lines say against which servers.
 	@RABBITMQ_URL= tools/rabbitmq.sh
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/faults --ignore=tests/image
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(SLOWEST) --ignore=tests/faults --ignore=tests/image
 
 test-quick: $(VENV)/.dev ## Run the tests that need no server.
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/outbox
@@ -37,13 +39,14 @@ test-pythons: ## Run test-quick on the promised Pythons besides the one of make 
 
 test-rabbitmq4: $(VENV)/.dev ## Run what concerns RabbitMQ on a RabbitMQ 4, with short faults.
 	@[ -n "$(RABBITMQ_HOME)" ] || tools/rabbitmq4.sh "$(RABBITMQ4)"
+	@RABBITMQ_HOME="$(RABBITMQ4)" $(BIN)/python tools/rabbitmq_version.py 4
 	@# Of the faults: clusters, a sick node, kills around a publication, one random run of two lanes.
-	@RABBITMQ_HOME="$(RABBITMQ4)" $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	@RABBITMQ_HOME="$(RABBITMQ4)" $(BIN)/python -m pytest -q -n 2 --dist loadfile $(SLOWEST) \
 	    --ignore-glob='*/test_source_*' --ignore-glob='*/test_page_*' --ignore-glob='*/test_web_*' \
 	    --ignore-glob='*/test_fuzz_*' --ignore-glob='*/test_rethinkdb_*' \
 	    --ignore-glob='*/test_pipeline_*' --ignore-glob='*/test_checker.py' \
 	    --ignore-glob='*/test_outbox_*' --ignore-glob='*/test_odd_*' \
-	    -k "(not crash_points or write or confirmed) and (not random_faults or 104)" \
+	    -k "(not crash_points or write or confirmed) and (not random_faults or on_each_rabbitmq)" \
 	    tests/integration tests/acceptance tests/faults
 
 faults: $(VENV)/.dev ## Break everything while it runs; RUNS=500 LANES=3 runs the long campaign.
@@ -98,4 +101,4 @@ bench: $(VENV)/.bench ## Compare with other programs; WORK="drain live" selects,
 		$(if $(OUTPUT),--output $(OUTPUT)) --rabbitmq-args="$(RABBITMQ_ARGS)"
 
 clean: ## Remove everything that make has created.
-	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache .coverage
