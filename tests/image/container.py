@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import re
+import secrets
+import signal
 import subprocess
 import time
 import uuid
@@ -11,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 OUTBOX = "/var/lib/replicator"
-# Not the image's own, as OpenShift does it: no entry in /etc/passwd, the group of root.
-RANDOM_USER = "1234567:0"
+# Not the image's own, as OpenShift does it: no entry in /etc/passwd, the group of root. With
+# podman and without root there are only the ids below 65,536.
+RANDOM_USER = f"{20_000 + secrets.randbelow(40_000)}:0"
 
+_SIGTERM = 1 << (signal.SIGTERM - 1)
 _RESTRICTED = [
     "--read-only",
     "--cap-drop=ALL",
@@ -83,14 +88,22 @@ class Container:
         self._started_at = time.monotonic()
 
     def at(self, seconds: float) -> None:
-        """Wait until so many seconds after the start: what is tested is a moment."""
+        """Wait until this many seconds after the start: what is tested is a moment."""
         time.sleep(max(0.0, self._started_at + seconds - time.monotonic()))
+
+    def handles_sigterm(self) -> bool:
+        """Return whether process 1 is the program, and has a handler of SIGTERM."""
+        status = self.run("cat", "/proc/1/status").stdout
+        caught = re.search(r"^SigCgt:\s+(\w+)", status, re.MULTILINE)
+        # The engine's own process, which becomes the program, handles all signals.
+        is_program = status.startswith("Name:\treplicator\n")
+        return is_program and caught is not None and bool(int(caught[1], 16) & _SIGTERM)
 
     def terminate(self) -> None:
         self._engine.must("kill", "--signal=TERM", self.name)
 
     def wait(self, seconds: float) -> int:
-        """Return the exit status; the end must come within so many seconds."""
+        """Return the exit status; the end must come within the given time."""
         return int(self._engine.ask("wait", self.name, seconds=seconds).stdout)
 
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
