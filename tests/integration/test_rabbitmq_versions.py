@@ -13,7 +13,7 @@ from typing import Any
 
 import pika
 import pytest
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 from replicator_sandbox.rabbitmq import PrivateRabbitMQ
 from rethinkdb import r
 
@@ -232,14 +232,46 @@ def test_a_quorum_queue_gives_a_message_up_after_20_tries_in_version_4(
     assert deliveries == (21 if rabbitmq.version >= (4,) else 31)
 
 
-def test_a_classic_queue_is_of_version_2_in_version_4(
-    rabbitmq: PrivateRabbitMQ, vhost: str, channel_of: Callable[[str], Any]
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"x-queue-version": 1, "x-queue-mode": "lazy"}, {"x-queue-version": 2}],
+    ids=str,
+)
+def test_a_classic_queue_is_of_version_2_in_version_4_whatever_is_asked(
+    rabbitmq: PrivateRabbitMQ,
+    vhost: str,
+    channel_of: Callable[[str], Any],
+    arguments: dict[str, Any],
 ) -> None:
-    channel_of(vhost).queue_declare("q", durable=True, arguments={"x-queue-version": 1})
+    channel_of(vhost).queue_declare("q", durable=True, arguments=arguments)
     queue = f'rabbit_misc:r(<<"{vhost.rpartition("/")[2]}">>, queue, <<"q">>)'
     said = rabbitmq.ctl(
         "eval",
         f"rabbit_amqqueue:with({queue},"
         " fun(Q) -> rabbit_amqqueue:info(Q, [backing_queue_status]) end).",
     )
-    assert ("{version,2}" in said) is (rabbitmq.version >= (4,))
+    is_asked = arguments.get("x-queue-version") == 2
+    assert ("{version,2}" in said) is (rabbitmq.version >= (4,) or is_asked)
+
+
+def test_an_unknown_type_of_exchange_closes_the_connection_or_in_version_4_the_channel(
+    rabbitmq: PrivateRabbitMQ,
+    replicator: ReplicatorProcess,
+    vhost: str,
+    channel_of: Callable[[str], Any],
+) -> None:
+    unknown = "x-of-a-plugin"
+    is_new = rabbitmq.version >= (4,)
+    with pytest.raises(ChannelClosedByBroker if is_new else ConnectionClosedByBroker) as refused:
+        channel_of(vhost).exchange_declare("other", exchange_type=unknown)
+    assert refused.value.reply_code == (406 if is_new else 503)
+
+    replicator.settings |= {"RABBITMQ__EXCHANGE_TYPE": unknown}
+    done = replicator.run("run")
+    assert done.returncode == 2
+    assert "rabbitmq.exchange_type" in done.stderr
+
+
+def test_frames_are_of_the_same_size_by_default(rabbitmq: PrivateRabbitMQ) -> None:
+    asked = "element(2, application:get_env(rabbit, frame_max))."
+    assert int(rabbitmq.ctl("eval", asked)) == 131_072
