@@ -1,11 +1,12 @@
 """The unit of systemd: right for this program. tools/deploy-check.sh asks systemd itself."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from replicator.config import load_settings
 from replicator.errors import PermanentError
-from tests.deploy.programs import DEPLOY
+from tests.deploy.programs import DEPLOY, PROJECT
 
 _UNIT = DEPLOY / "systemd/replicator.service"
 _CREDENTIALS = "%d"
@@ -46,6 +47,18 @@ def test_the_settings_are_taken_from_what_systemd_hands_over(tmp_path: Path) -> 
     assert (settings.rethinkdb.password, settings.rabbitmq.password) == ("secret", "secret")
     assert settings.outbox.url == f"sqlite:////var/lib/{_value('StateDirectory')}/outbox.db"
     assert _value("DynamicUser") == "yes"
+
+
+def test_the_command_line_of_check_in_the_runbook_is_of_the_same_settings() -> None:
+    runbook = (PROJECT / "docs/operations.md").read_text().replace("\\\n", "")
+    (line,) = re.findall(r"^ +sudo env (.* check --outbox .*)$", runbook, re.MULTILINE)
+    *settings, program, _, _, outbox = line.split()
+    told = {
+        value.replace(_CREDENTIALS, "/etc/replicator").replace(_STATE, "/var/lib")
+        for value in _values("Environment")
+    }
+    assert {*settings, f"REPLICATOR_OUTBOX__URL={outbox}"} == told
+    assert program == _value("ExecStart").split()[0]
 
 
 def test_an_error_that_does_not_pass_is_not_tried_again() -> None:
