@@ -33,10 +33,11 @@ _MEANINGS: Final[Mapping[int, _Meaning]] = {
     sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_NOMEM: _Meaning(OutboxUnavailable, _PASSES, "give the process more memory"),
     sqlite3.SQLITE_INTERRUPT: _Meaning(OutboxUnavailable, _PASSES, "try again"),
+    # A full volume is this too, when the file of the log's index cannot grow.
     sqlite3.SQLITE_IOERR: _Meaning(
         OutboxUnavailable,
         "cannot be read or written now",
-        "look at the volume, and at what the system's log says of it",
+        "see whether its volume has free space, and what the system's log says of it",
     ),
     sqlite3.SQLITE_FULL: _Meaning(
         OutboxUnavailable, "cannot be written now", "free space on its volume"
