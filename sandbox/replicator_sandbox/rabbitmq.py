@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -19,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -150,12 +150,13 @@ class PrivateRabbitMQ:
         """The server's log file."""
         return self.directory / "log" / "rabbit.log"
 
-    @property
+    @cached_property
     def version(self) -> tuple[int, ...]:
-        """Which RabbitMQ it is, such as ``(4, 0, 5)``; it has been started."""
-        found = re.search(r"Starting RabbitMQ ([\d.]+)", self.log.read_text(encoding="utf-8"))
-        assert found is not None, "it has not been started"
-        return tuple(map(int, found[1].split(".")))
+        """Which RabbitMQ it is, such as ``(4, 0, 5)``.
+
+        Not read from its log: that may get its first lines later than clients their first answer.
+        """
+        return tuple(map(int, self.ctl("version").strip().split(".")))
 
     @property
     def pid(self) -> int | None:
