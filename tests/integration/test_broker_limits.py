@@ -110,7 +110,11 @@ def test_one_channel_on_one_connection_is_enough(
 
 
 def test_a_limit_of_queues_is_not_another_queue(
-    vhost: str, limit: Callable[..., None], cli: Command, monkeypatch: pytest.MonkeyPatch
+    rabbitmq: PrivateRabbitMQ,
+    vhost: str,
+    limit: Callable[..., None],
+    cli: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limit(max_queues=1)
     monkeypatch.setenv(
@@ -121,7 +125,9 @@ def test_a_limit_of_queues_is_not_another_queue(
 
     with RunningPublisher(broker_of(vhost, queues=QUEUES)) as running:
         assert_waits(running, "has reached a limit: PRECONDITION_FAILED - cannot declare queue")
-        lines = [found(cli, "queue mine"), found(cli, "fence")]
+        # Version 4 looks at the limit last, when a queue would be made, which `check` never does.
+        parts = ["queue mine", "fence"] if rabbitmq.version < (4,) else []
+        lines = [found(cli, part) for part in parts]
         limit(max_queues=-1)
         running.wait_until_connected()
 
