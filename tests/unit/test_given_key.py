@@ -42,3 +42,34 @@ def test_half_a_surrogate_pair_is_its_escape() -> None:
 def test_a_number_that_no_double_holds_is_still_text() -> None:
     assert key_texts("1e999")[0] == '"1e999"'
     assert key_texts("9" * 5000)[0] == f'"{"9" * 5000}"'
+
+
+@pytest.mark.parametrize(
+    ("spelling", "text"),
+    [
+        ("-1.50", "-1.5"),
+        ("1.2e-4", "0.00012"),
+        ("1.25e-07", "1.25e-7"),
+        ("1e+22", "1e22"),
+        ("1.2345678901234568e20", "123456789012345680000.0"),
+        ("7.0", "7"),
+    ],
+)
+def test_a_number_is_written_as_rethinkdb_writes_it(spelling: str, text: str) -> None:
+    assert key_texts(spelling)[1] == text
+
+
+def test_a_time_is_found_with_its_members_in_any_order_and_in_any_zone() -> None:
+    members = {"timezone": "+05:30", "$reql_type$": "TIME", "epoch_time": 1.5}
+
+    assert key_texts(json.dumps(members))[1] == (
+        '{"$reql_type$":"TIME","epoch_time":1.5,"timezone":"+00:00"}'
+    )
+
+
+def test_a_binary_is_found_with_and_without_line_ends() -> None:
+    one_line, in_lines = "A" * 80, "A" * 76 + "\r\n" + "A" * 4
+    text = f'{{"$reql_type$":"BINARY","data":{json.dumps(in_lines)}}}'
+
+    for data in (one_line, in_lines):
+        assert key_texts(json.dumps({"data": data, "$reql_type$": "BINARY"}))[1] == text
