@@ -71,6 +71,7 @@ class Outbox:
         now: int = 1_700_000_000 * SECOND,
         has_channel: bool = True,
     ) -> None:
+        self._next: Outbox | None = None
         self.path = path
         self.tables = tables or (table(),)
         self.limits = limits
@@ -108,13 +109,15 @@ class Outbox:
     def close(self) -> None:
         self.outbox.close()
         self.engine.dispose()
+        if self._next is not None:
+            self._next.close()
 
     def restart(
         self, *tables: TableSettings, room: int = 1_000_000, has_channel: bool = True
     ) -> "Outbox":
-        """Return the next process's store, as after a crash of this one."""
+        """Return the next process's store, as after a crash of this one; closed with this one."""
         self.close()
-        return Outbox(
+        self._next = Outbox(
             self.path,
             *(tables or self.tables),
             limits=self.limits,
@@ -122,6 +125,7 @@ class Outbox:
             now=self.now + 60 * SECOND,
             has_channel=has_channel,
         )
+        return self._next
 
     def step(self, *items: Item, outcomes: Sequence[Outcomes] = ()) -> None:
         """Do one step with these items, a second after the last one."""
