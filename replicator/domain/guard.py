@@ -24,7 +24,7 @@ class DeleteLimit(NamedTuple):
     share: Fraction = Fraction(0)  # of the documents that the index had before the comparison
 
     def is_exceeded(self, deletes: int, documents: int) -> bool:
-        """Return whether so many deletes, in an index of so many documents, are too many."""
+        """Return whether this number of deletes is too many for an index of this size."""
         return deletes > self.documents and deletes > self.share * documents
 
 
